@@ -1,0 +1,1 @@
+"""Observations and playbooks to ranked diagnoses. Pure."""

@@ -1,0 +1,1 @@
+"""Looking: impure, short, bounded by a deadline."""

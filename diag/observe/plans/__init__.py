@@ -1,0 +1,1 @@
+"""Launch plans to LaunchPlan, one format a file."""

@@ -1,0 +1,1 @@
+"""A Report drawn as text, JSON, Markdown; redaction."""

@@ -1,0 +1,165 @@
+"""Run a command that may hang: own session, hard deadline, the whole group killed, nothing waited for twice."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+DRAIN_S = 0.5
+"""After a kill: how long what is left in the pipes may take to arrive."""
+
+MAX_OUTPUT_BYTES = 8 << 20
+"""A command that prints more is cut, never a memory problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a command ended.
+
+    `code` is None when it never started, or hung and was killed; `stuck` says that even SIGKILL did not
+    end it (uninterruptible sleep), which is itself a finding.
+    """
+
+    code: int | None
+    out: bytes
+    err: bytes
+    duration_s: float
+    timed_out: bool = False
+    stuck: bool = False
+    missing: bool = False
+    denied: bool = False
+    answer: bytes = b""
+    """What came on the private descriptor, if one was asked for."""
+
+    @property
+    def text(self) -> str:
+        """Standard output, undecodable bytes replaced."""
+        return self.out.decode("utf-8", "replace")
+
+
+def run_command(
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    answer_fd: bool = False,
+    cwd: str | None = None,
+) -> Outcome:
+    """Run `argv` (no shell) for at most `timeout_s` seconds.
+
+    With `answer_fd` the child finds the number of a private pipe in DIAG_ANSWER_FD: libraries print to
+    stdout, so answers travel apart. Never raises for what the command does.
+    """
+    begin = time.monotonic()
+    read_fd = write_fd = -1
+    child_env = dict(os.environ if env is None else env)
+    if answer_fd:
+        read_fd, write_fd = os.pipe()
+        child_env["DIAG_ANSWER_FD"] = str(write_fd)
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=child_env,
+            cwd=cwd,
+            pass_fds=(write_fd,) if answer_fd else (),
+            start_new_session=True,
+        )
+    except OSError as error:
+        for fd in (read_fd, write_fd):
+            if fd >= 0:
+                os.close(fd)
+        return Outcome(
+            None, b"", str(error).encode(), time.monotonic() - begin,
+            missing=isinstance(error, FileNotFoundError), denied=isinstance(error, PermissionError),
+        )
+    if answer_fd:
+        os.close(write_fd)
+    return _supervise(process, begin, timeout_s, stdin, read_fd)
+
+
+def _supervise(
+    process: subprocess.Popen[bytes], begin: float, timeout_s: float, stdin: bytes | None, read_fd: int
+) -> Outcome:
+    if stdin is not None and process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(stdin)
+            process.stdin.close()
+    buffers: dict[int, bytearray] = {}
+    pipes: list[IO[bytes]] = [pipe for pipe in (process.stdout, process.stderr) if pipe is not None]
+    if read_fd >= 0:
+        pipes.append(os.fdopen(read_fd, "rb", buffering=0))
+    with selectors.DefaultSelector() as selector:
+        for pipe in pipes:
+            os.set_blocking(pipe.fileno(), False)
+            selector.register(pipe, selectors.EVENT_READ)
+            buffers[pipe.fileno()] = bytearray()
+        finished = _pump(selector, buffers, begin + timeout_s, process)
+        timed_out = not finished
+        _kill_group(process.pid)   # also ends what a finished child left behind in its session
+        if timed_out:
+            _pump(selector, buffers, time.monotonic() + DRAIN_S, None)
+    stuck = False
+    try:
+        process.wait(timeout=DRAIN_S)
+    except subprocess.TimeoutExpired:
+        stuck = True   # uninterruptible: left behind, reported as such
+    collected = [bytes(buffers[pipe.fileno()]) for pipe in pipes]
+    for pipe in pipes:
+        pipe.close()
+    return Outcome(
+        None if timed_out or stuck else process.returncode,
+        collected[0], collected[1], time.monotonic() - begin,
+        timed_out=timed_out, stuck=stuck, answer=collected[2] if read_fd >= 0 else b"",
+    )
+
+
+def _pump(
+    selector: selectors.BaseSelector,
+    buffers: dict[int, bytearray],
+    deadline: float,
+    process: subprocess.Popen[bytes] | None,
+) -> bool:
+    """Read until every pipe ends or the child has ended (a grandchild may keep the pipes open)."""
+    ended_at: float | None = None
+    while selector.get_map():
+        now = time.monotonic()
+        if process is not None and ended_at is None and process.poll() is not None:
+            ended_at = now
+        limit = deadline if ended_at is None else min(deadline, ended_at + DRAIN_S)
+        if now >= limit:
+            return ended_at is not None
+        for key, _ in selector.select(min(0.1, limit - now)):
+            fd = key.fd
+            try:
+                chunk = os.read(fd, 65536)
+            except BlockingIOError:
+                continue
+            except OSError:
+                chunk = b""
+            if not chunk:
+                selector.unregister(key.fileobj)
+            elif len(buffers[fd]) < MAX_OUTPUT_BYTES:
+                buffers[fd] += chunk
+    if process is None:
+        return True
+    try:
+        process.wait(timeout=max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
