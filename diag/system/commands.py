@@ -7,6 +7,7 @@ import os
 import selectors
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,11 +53,13 @@ def run_command(
     stdin: bytes | None = None,
     answer_fd: bool = False,
     cwd: str | None = None,
+    stop: threading.Event | None = None,
 ) -> Outcome:
-    """Run `argv` (no shell) for at most `timeout_s` seconds.
+    """Run `argv` (no shell) for at most `timeout_s` seconds, or until `stop` is set.
 
     With `answer_fd` the child finds the number of a private pipe in DIAG_ANSWER_FD: libraries print to
-    stdout, so answers travel apart. Never raises for what the command does.
+    stdout, so answers travel apart. A stopped command counts as timed out. Never raises for what the
+    command does.
     """
     begin = time.monotonic()
     read_fd = write_fd = -1
@@ -85,16 +88,17 @@ def run_command(
         )
     if answer_fd:
         os.close(write_fd)
-    return _supervise(process, begin, timeout_s, stdin, read_fd)
+    return _supervise(process, begin, timeout_s, stdin, read_fd, stop)
 
 
 def _supervise(
-    process: subprocess.Popen[bytes], begin: float, timeout_s: float, stdin: bytes | None, read_fd: int
+    process: subprocess.Popen[bytes],
+    begin: float,
+    timeout_s: float,
+    stdin: bytes | None,
+    read_fd: int,
+    stop: threading.Event | None,
 ) -> Outcome:
-    if stdin is not None and process.stdin is not None:
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(stdin)
-            process.stdin.close()
     buffers: dict[int, bytearray] = {}
     pipes: list[IO[bytes]] = [pipe for pipe in (process.stdout, process.stderr) if pipe is not None]
     if read_fd >= 0:
@@ -104,11 +108,18 @@ def _supervise(
             os.set_blocking(pipe.fileno(), False)
             selector.register(pipe, selectors.EVENT_READ)
             buffers[pipe.fileno()] = bytearray()
-        finished = _pump(selector, buffers, begin + timeout_s, process)
+        if stdin is not None and process.stdin is not None:
+            # Fed piecemeal: a child that never reads must not hold us at a full pipe.
+            os.set_blocking(process.stdin.fileno(), False)
+            selector.register(process.stdin, selectors.EVENT_WRITE, _Feed(process.stdin, memoryview(stdin)))
+        finished = _pump(selector, buffers, begin + timeout_s, process, stop)
         timed_out = not finished
         _kill_group(process.pid)   # also ends what a finished child left behind in its session
         if timed_out:
             _pump(selector, buffers, time.monotonic() + DRAIN_S, None)
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
     stuck = False
     try:
         process.wait(timeout=DRAIN_S)
@@ -129,6 +140,7 @@ def _pump(
     buffers: dict[int, bytearray],
     deadline: float,
     process: subprocess.Popen[bytes] | None,
+    stop: threading.Event | None = None,
 ) -> bool:
     """Read until every pipe ends or the child has ended (a grandchild may keep the pipes open)."""
     ended_at: float | None = None
@@ -137,9 +149,14 @@ def _pump(
         if process is not None and ended_at is None and process.poll() is not None:
             ended_at = now
         limit = deadline if ended_at is None else min(deadline, ended_at + DRAIN_S)
-        if now >= limit:
+        if now >= limit or (stop is not None and stop.is_set()):
             return ended_at is not None
         for key, _ in selector.select(min(0.1, limit - now)):
+            if isinstance(key.data, _Feed):
+                if key.data.push():
+                    selector.unregister(key.fileobj)
+                    key.data.pipe.close()
+                continue
             fd = key.fd
             try:
                 chunk = os.read(fd, 65536)
@@ -151,13 +168,32 @@ def _pump(
                 selector.unregister(key.fileobj)
             elif len(buffers[fd]) < MAX_OUTPUT_BYTES:
                 buffers[fd] += chunk
-    if process is None:
-        return True
-    try:
-        process.wait(timeout=max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        return False
+    while process is not None:   # every pipe closed, the child still there
+        left = deadline - time.monotonic()
+        if left <= 0 or (stop is not None and stop.is_set()):
+            return process.poll() is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=min(0.1, left))
+            return True
     return True
+
+
+@dataclass(slots=True)
+class _Feed:
+    """What is still to be written to a child's standard input."""
+
+    pipe: IO[bytes]
+    rest: memoryview
+
+    def push(self) -> bool:
+        """Write what fits now; True when there is nothing more to do."""
+        try:
+            self.rest = self.rest[os.write(self.pipe.fileno(), self.rest) :] if self.rest else self.rest
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True   # the child closed its end: its business
+        return not self.rest
 
 
 def _kill_group(pid: int) -> None:
