@@ -88,13 +88,14 @@ def run_command(
         )
     if answer_fd:
         os.close(write_fd)
-    return _supervise(process, begin, timeout_s, stdin, read_fd, stop)
+    return _supervise(process, begin, timeout_s, stdin=stdin, read_fd=read_fd, stop=stop)
 
 
 def _supervise(
     process: subprocess.Popen[bytes],
     begin: float,
     timeout_s: float,
+    *,
     stdin: bytes | None,
     read_fd: int,
     stop: threading.Event | None,
