@@ -1,0 +1,207 @@
+"""Which of the machine's GPUs a process started from here would see.
+
+Between the PCI bus and a rank lie the driver, the container runtime (NVIDIA_VISIBLE_DEVICES), the device files, the
+device cgroup and CUDA_VISIBLE_DEVICES. A GPU lost on the way shows as "no CUDA device", "invalid device ordinal" or,
+where an engine parses a UUID as a number, as a crash far from the cause.
+
+Facts: {nvml_count, uuids, mig_uuids, error, pci_gpus: [{address, driver}], container, variables: {name: value},
+devices: {gpus, others, denied, control_error, imex_channels}, cuda_visible: {form, entries, visible, bad, duplicate}}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from diag.model import Finding, Reason, Status
+from diag.observe.probes.interface import Facts, Probe, Setup, finding
+from diag.observe.probes.nvhost import device_files, in_container, kernel_module, pci_gpus
+from diag.observe.probes.nvml import ABSENT, Nvml, explain_error, open_nvml
+
+ID = "gpu.visibility"
+
+VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES",
+    "NVIDIA_DRIVER_CAPABILITIES",
+    "CUDA_DEVICE_ORDER",
+)
+
+
+def collect(setup: Setup) -> Facts:
+    """Count the GPUs on the bus, in /dev and in NVML, and read what the variables leave of them."""
+    with open_nvml() as nvml:
+        uuids, migs = _uuids(nvml)
+        error = nvml.error
+    value = setup.env.get("CUDA_VISIBLE_DEVICES")
+    return {
+        "nvml_count": len(uuids) if error is None else None,
+        "uuids": uuids,
+        "mig_uuids": migs,
+        "error": error,
+        "pci_gpus": pci_gpus(setup.root),
+        "kernel_module": kernel_module(setup.root),
+        "container": in_container(setup.root),
+        "variables": {name: setup.env[name] for name in VARIABLES if name in setup.env},
+        "devices": device_files(setup.root),
+        "cuda_visible": None if value is None or error is not None else parse_visible(value, uuids, migs),
+    }
+
+
+def _uuids(nvml: Nvml) -> tuple[list[str | None], list[str]]:
+    """UUIDs by index (None for a GPU that does not answer), and those of MIG devices."""
+    uuids: list[str | None] = []
+    migs: list[str] = []
+    for index in range(nvml.count()):
+        handle = nvml.value("nvmlDeviceGetHandleByIndex", index)
+        uuids.append(nvml.value("nvmlDeviceGetUUID", handle) if handle is not None else None)
+        mode = nvml.value("nvmlDeviceGetMigMode", handle) if handle is not None else None
+        for slot in (
+            range(nvml.value("nvmlDeviceGetMaxMigDeviceCount", handle) or 0) if mode and mode[0] else ()
+        ):
+            device = nvml.value("nvmlDeviceGetMigDeviceHandleByIndex", handle, slot)
+            if device is not None:
+                migs.append(nvml.value("nvmlDeviceGetUUID", device))
+    return uuids, migs
+
+
+def parse_visible(value: str, uuids: list[str | None], migs: list[str]) -> dict[str, Any]:
+    """What CUDA makes of CUDA_VISIBLE_DEVICES: entries count up to the first one that names no device.
+
+    A UUID may be cut short as long as it is unique. Source: CUDA C++ Programming Guide, environment variables.
+    """
+    entries = [entry.strip() for entry in value.split(",")] if value.strip() else []
+    visible: list[str] = []
+    bad: str | None = None
+    forms = set()
+    for entry in entries:
+        name = _resolve(entry, uuids, migs)
+        forms.add("mig" if entry.startswith("MIG") else "uuid" if entry.startswith("GPU") else "index")
+        if name is None:
+            bad = entry
+            break
+        visible.append(name)
+    return {
+        "form": "empty" if not entries else forms.pop() if len(forms) == 1 else "mixed",
+        "entries": entries,
+        "visible": visible,
+        "bad": bad,
+        "duplicate": len(set(visible)) < len(visible),
+    }
+
+
+def _resolve(entry: str, uuids: list[str | None], migs: list[str]) -> str | None:
+    if entry.isdigit():
+        return entry if int(entry) < len(uuids) else None
+    pool: Mapping[str, str] = {uuid: str(index) for index, uuid in enumerate(uuids) if uuid}
+    if entry.startswith("MIG"):
+        pool = {uuid: uuid for uuid in migs}
+    hits = [name for uuid, name in pool.items() if uuid.startswith(entry)]
+    return hits[0] if len(hits) == 1 and len(entry) > 4 else None
+
+
+def judge(facts: Facts) -> list[Finding]:
+    """From the bus outwards; what stands first hides what comes after."""
+    usable = [gpu for gpu in facts["pci_gpus"] if gpu["driver"] != "vfio-pci"]
+    if facts["error"] is not None:
+        return [_judge_error(facts, usable)]
+    count = facts["nvml_count"]
+    if count == 0 and not usable:
+        text = "The NVIDIA driver runs, but there is no GPU on this node."
+        return [finding(ID, Status.SKIP, text, reason=Reason.NOT_APPLICABLE)]
+    if count == 0:
+        text = f"{len(usable)} NVIDIA GPU(s) on the PCI bus, none of them given to this {_place(facts)}."
+        return [finding(ID, Status.FAIL, text, cause="gpu-not-visible", pci_gpus=len(usable), nvml_count=0)]
+    findings = _judge_files(facts)
+    findings.append(_judge_variable(facts))
+    return findings
+
+
+def _place(facts: Facts) -> str:
+    return "container" if facts["container"] else "machine"
+
+
+def _judge_error(facts: Facts, usable: list[dict[str, Any]]) -> Finding:
+    error, devices = facts["error"], facts["devices"]
+    why = explain_error(error)
+    if error["kind"] == "binding-missing":
+        text = f"Which GPUs are visible could not be asked: {why}."
+        return finding(ID, Status.UNKNOWN, text, reason=Reason.TOOL_MISSING)
+    if error["kind"] in ABSENT and not usable and not facts["kernel_module"]:
+        passed = len(facts["pci_gpus"])
+        text = "No NVIDIA GPU on the PCI bus, so there is nothing to see."
+        if passed:
+            text = f"{passed} NVIDIA GPU(s) on the bus belong to virtual machines (driver vfio-pci), none to this node."
+        return finding(ID, Status.SKIP, text, reason=Reason.NOT_APPLICABLE)
+    data = {"pci_gpus": len(usable), "error": error, "container": facts["container"]}
+    if devices["control_error"] == "device-cgroup":
+        text = (
+            "/dev/nvidiactl is there, but the device cgroup refuses it: the container lost its GPUs (as after a "
+            "daemon-reload on the host) or never had the permission."
+        )
+        return finding(ID, Status.FAIL, text, cause="gpu-lost-cgroup", **data)
+    if devices["control_error"] == "file-permission":
+        text = "This user may not open /dev/nvidiactl: no CUDA program can start."
+        return finding(ID, Status.FAIL, text, cause="permission-denied", **data)
+    if error["kind"] in ABSENT and facts["container"]:
+        text = (
+            f"The machine has {len(usable)} NVIDIA GPU(s), this container none ({why}): start it with them (docker "
+            "--gpus all, a Kubernetes nvidia.com/gpu limit, the nvidia runtime)."
+        )
+        return finding(ID, Status.FAIL, text, cause="gpu-not-visible", **data)
+    drivers = sorted({gpu["driver"] or "none" for gpu in usable})
+    text = f"{len(usable)} NVIDIA GPU(s) on the PCI bus cannot be used: {why} (bound driver: {', '.join(drivers)})."
+    mismatch = {"cause": "driver-library-mismatch"} if error["kind"] == "library-mismatch" else {}
+    cause = {"cause": "gpu-not-visible"} if error["kind"] in ABSENT else mismatch
+    return finding(ID, Status.FAIL, text, **cause, **data)
+
+
+def _judge_files(facts: Facts) -> list[Finding]:
+    devices, found = facts["devices"], []
+    if devices["denied"]:
+        text = f"This user may not open {', '.join('/dev/' + name for name in devices['denied'])}."
+        found.append(
+            finding(
+                ID,
+                Status.FAIL,
+                text,
+                subject="device files",
+                cause="permission-denied",
+                denied=devices["denied"],
+            )
+        )
+    # a tree without any device file is not /dev of a machine whose NVML answers: nothing to compare with
+    if devices["gpus"] and "nvidia-uvm" not in devices["others"]:
+        text = "/dev/nvidia-uvm is missing: CUDA cannot start here unless nvidia-modprobe may create it."
+        found.append(finding(ID, Status.WARN, text, subject="device files", cause="gpu-not-visible"))
+    return found
+
+
+def _judge_variable(facts: Facts) -> Finding:
+    count, visible = facts["nvml_count"], facts["cuda_visible"]
+    subject = "CUDA_VISIBLE_DEVICES"
+    if visible is None:
+        return finding(ID, Status.OK, f"All {count} GPU(s) that NVML counts are visible.", nvml_count=count)
+    value = facts["variables"][subject]
+    shown = visible["visible"]
+    data: dict[str, Any] = {"value": value, "nvml_count": count, "visible": shown}
+    if not shown and visible["bad"] in (None, "-1", "NoDevFiles", "void", "none"):
+        text = f"{subject}={value!r} hides all {count} GPU(s): torch finds none."
+        return finding(ID, Status.FAIL, text, subject=subject, cause="gpu-not-visible", **data)
+    if visible["bad"] is not None and visible["bad"].isdigit():
+        text = f"{subject}={value} names GPU {visible['bad']}, but there are only 0 to {count - 1}: CUDA shows {len(shown)}."
+        return finding(ID, Status.FAIL, text, subject=subject, cause="gpu-count-exceeded", **data)
+    if visible["bad"] is not None:
+        text = f"{subject}={value} names {visible['bad']}, which is no device of this node: CUDA shows {len(shown)}."
+        return finding(ID, Status.FAIL, text, subject=subject, cause="gpu-not-visible", **data)
+    if visible["duplicate"]:
+        text = f"{subject}={value} names a GPU twice: CUDA then shows none."
+        return finding(ID, Status.FAIL, text, subject=subject, cause="gpu-not-visible", **data)
+    if visible["form"] != "index":
+        text = f"{subject} names {len(shown)} of {count} GPU(s) by UUID: CUDA takes that, but some engines expect numbers."
+        return finding(ID, Status.WARN, text, subject=subject, cause="device-uuid-unsupported", **data)
+    text = f"{subject}={value} shows {len(shown)} of {count} GPU(s)."
+    return finding(ID, Status.OK, text, subject=subject, **data)
+
+
+PROBE = Probe(ID, "Visible GPUs", collect, judge, timeout_s=8.0, section="hardware")
