@@ -1,0 +1,262 @@
+"""Root, echo, culprit: from matched clauses to ranked diagnoses. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from diag.diagnose.culprit import find_culprit
+from diag.diagnose.evidence import Evidence
+from diag.diagnose.filling import fill, fill_fix
+from diag.diagnose.matching import STATED, ClauseMatch, Matcher
+from diag.model import Culprit, Diagnosis, Finding, Fix, Observation, Role, Status, Strength
+from diag.model import Evidence as EvidenceLine
+from diag.playbooks.base import Base
+from diag.playbooks.schema import Playbook
+
+MAX_EVIDENCE = 8
+MAX_DIAGNOSES = 8
+LAST_RESORT = ("worker-died", "application-error")
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A playbook that fits, before it is compared with the others."""
+
+    playbook: Playbook
+    matches: list[ClauseMatch]
+    findings: list[Finding]
+    strength: Strength
+    echoes: list[str] = field(default_factory=list)
+    explained_by: str | None = None
+
+    @property
+    def stated(self) -> int:
+        """0: the evidence names the cause; 1: a failure that this cause brings; 2: hints or absence."""
+        if self.findings or any(match.says == "cause" for match in self.matches):
+            return 0
+        return 1 if any(match.says == "effect" for match in self.matches) else 2
+
+    @property
+    def failing(self) -> bool:
+        """The evidence itself says that something failed or stands still."""
+        return bool(self.findings) or self.stated < 2 or any(match.by_absence for match in self.matches)
+
+    @property
+    def first(self) -> tuple[float, int]:
+        """(time, line) of the first telling line."""
+        lines = [line for match in self.matches for line in match.primary]
+        if not lines:
+            return (0.0, 0)
+        times = [line.origin.time_s for line in lines if line.origin.time_s is not None]
+        return (min(times) if times else float("inf"), min(line.order for line in lines))
+
+    @property
+    def breadth(self) -> int:
+        """How many different signals carry it."""
+        return max((len(match.hits) for match in self.matches), default=1)
+
+
+def candidates(base: Base, evidence: Evidence) -> list[Candidate]:
+    """Every playbook that fits the evidence, unranked."""
+    index: dict[str, list[Observation]] = {}
+    for item in evidence.files:
+        for one in item.observations:
+            if one.kind == "log":
+                index.setdefault(one.name, []).append(one)
+    touched = {name.split("/", 1)[0] for name in index}
+    found = []
+    for playbook in base.playbooks.values():
+        findings = [one for one in evidence.findings
+                    if one.data.get("cause") == playbook.id and one.status is Status.FAIL]
+        others = any(signal.kind != "log" for signal in playbook.signals.values())
+        matches = Matcher(playbook, evidence, index).matches() if playbook.id in touched or others else []
+        if matches or findings:
+            found.append(Candidate(playbook, matches, findings, _strength(matches, findings)))
+    return found
+
+
+def _strength(matches: Sequence[ClauseMatch], findings: Sequence[Finding]) -> Strength:
+    strengths = [_clause_strength(match) for match in matches]
+    if findings:
+        certain = any(finding.data.get("certain", True) for finding in findings)
+        stated = any(match.says in STATED for match in matches)
+        strengths.append(Strength.PROVEN if certain or stated else Strength.LIKELY)
+    return min(strengths, key=lambda one: one.order)
+
+
+def _clause_strength(match: ClauseMatch) -> Strength:
+    """From the kind of evidence alone."""
+    stated = match.says in STATED
+    measured = any(hit.findings or hit.fact for hit in match.hits)
+    if stated and measured:
+        strength = Strength.PROVEN
+    elif stated or (match.by_absence and len(match.hits) > 1) or (measured and match.says == "hint"):
+        strength = Strength.LIKELY
+    else:
+        strength = Strength.POSSIBLE
+    if match.clause.ceiling:
+        strength = max(strength, Strength(match.clause.ceiling), key=lambda one: one.order)
+    return strength
+
+
+def diagnose(base: Base, evidence: Evidence) -> tuple[Diagnosis, ...]:
+    """All causes that the evidence carries, the root first. Empty for a launch that works."""
+    found = candidates(base, evidence)
+    if not any(one.failing for one in found) and not evidence.has_failure:
+        found = []   # hints alone accuse nobody
+    _explain_echoes(found)
+    _raise_hints(found)
+    roots = sorted((one for one in found if one.explained_by is None), key=_rank)
+    roots = _without_last_resorts(roots)
+    echoes = [one for one in found if one.explained_by is not None]
+    result = [_diagnosis(one, evidence, Role.ROOT if number == 0 else Role.CONTRIBUTING) for number, one in enumerate(roots)]
+    result += [_diagnosis(one, evidence, Role.ECHO) for one in sorted(echoes, key=_rank)]
+    return tuple(result[:MAX_DIAGNOSES])
+
+
+def _rank(one: Candidate) -> tuple[Any, ...]:
+    severity = ("error", "warning", "note").index(one.playbook.severity)
+    return (severity == 2, one.playbook.yields, one.strength.order, one.stated, severity, *one.first, -one.breadth)
+
+
+def _explain_echoes(found: Sequence[Candidate]) -> None:
+    """Mark what another candidate explains. A weak cause explains no strong one; of two that explain each other the first in time wins."""
+    by_id = {one.playbook.id: one for one in found}
+    for cause in found:
+        if cause.playbook.yields:
+            continue
+        for name in _explained(cause.playbook, by_id):
+            echo = by_id.get(name)
+            if echo is None or echo is cause or cause.strength.order > max(echo.strength.order, 1 if cause.failing else 0):
+                continue
+            if cause.playbook.id in echo.playbook.explains and not echo.playbook.yields and _rank(echo) < _rank(cause):
+                continue
+            if _reaches(cause, echo.playbook.id, by_id):
+                continue
+            cause.echoes.append(name)
+            if echo.explained_by is None or _rank(cause) < _rank(by_id[echo.explained_by]):
+                echo.explained_by = cause.playbook.id
+
+
+def _reaches(one: Candidate, target: str, by_id: Mapping[str, Candidate]) -> bool:
+    """True if `target` already explains `one` (no circles)."""
+    seen: set[str] = set()
+    current = one.explained_by
+    while current is not None and current not in seen:
+        if current == target:
+            return True
+        seen.add(current)
+        current = by_id[current].explained_by
+    return False
+
+
+def _explained(playbook: Playbook, present: Iterable[str]) -> list[str]:
+    names = list(playbook.explains)
+    names += [name for name in LAST_RESORT if name not in names and name != playbook.id]
+    present = set(present)
+    return [name for name in names if name in present]
+
+
+def _raise_hints(found: Sequence[Candidate]) -> None:
+    """A hint whose predicted consequence was seen is more than a hint."""
+    for one in found:
+        if one.strength is not Strength.POSSIBLE or any(match.clause.ceiling == "possible" for match in one.matches):
+            continue
+        own = [name for name in one.echoes if name not in LAST_RESORT]
+        if own:
+            one.strength = Strength.LIKELY
+
+
+def _without_last_resorts(roots: list[Candidate]) -> list[Candidate]:
+    """`worker-died` and the like stand only where nothing else does."""
+    better = [one for one in roots if not one.playbook.yields and one.playbook.severity == "error"
+              and one.strength is not Strength.POSSIBLE]
+    return [one for one in roots if not one.playbook.yields] if better else roots
+
+
+def _diagnosis(one: Candidate, evidence: Evidence, role: Role) -> Diagnosis:
+    playbook = one.playbook
+    culprit = find_culprit(one.matches, one.findings, evidence)
+    names = _names(one, evidence, culprit)
+    fixes = [fix for text in playbook.fixes if (fix := fill_fix(text, names, evidence.framework)) is not None]
+    fixes = [*_finding_fixes(one.findings), *fixes]
+    summary = fill(playbook.summary, names)
+    if one.findings and not one.matches:
+        summary = one.findings[0].summary
+    return Diagnosis(
+        id=playbook.id,
+        title=playbook.title,
+        strength=one.strength,
+        role=role,
+        summary=summary,
+        culprit=culprit,
+        evidence=tuple(_evidence_lines(one)),
+        echoes=tuple(sorted(set(one.echoes))),
+        fixes=tuple(fixes),
+        confirm=tuple(fill(text, names) for text in playbook.confirm) if one.strength is not Strength.PROVEN else (),
+        explanation=fill(playbook.explanation, names),
+        severity=playbook.severity,
+    )
+
+
+def _names(one: Candidate, evidence: Evidence, culprit: Culprit) -> dict[str, Any]:
+    names: dict[str, Any] = dict(evidence.names)
+    for finding in one.findings:
+        names.update({key: value for key, value in finding.data.items() if isinstance(value, (str, int, float))})
+    for match in reversed(one.matches):
+        for hit in reversed(match.hits):
+            for line in reversed(hit.lines):
+                names.update(line.fields)
+            for finding in hit.findings:
+                names.update({key: value for key, value in finding.data.items() if isinstance(value, (str, int, float))})
+    for key in ("rank", "host", "gpu", "phase", "process"):
+        value = getattr(culprit, key)
+        if value is not None:
+            names[key] = value
+        else:
+            names.pop(key, None)
+    return names
+
+
+def _finding_fixes(findings: Sequence[Finding]) -> list[Fix]:
+    fixes = []
+    for finding in findings:
+        raw = finding.data.get("fix")
+        if isinstance(raw, Mapping) and raw.get("do"):
+            fixes.append(Fix(
+                do=str(raw["do"]),
+                settings={str(key): str(value) for key, value in (raw.get("settings") or {}).items()},
+                command=raw.get("command"),
+                patch=raw.get("patch"),
+                risk=str(raw.get("risk", "restarts-job")),
+                verify=raw.get("verify"),
+                undo=raw.get("undo"),
+            ))
+    return fixes
+
+
+def _evidence_lines(one: Candidate) -> list[EvidenceLine]:
+    found: list[EvidenceLine] = []
+    seen: set[tuple[str, int | None]] = set()
+    matches = sorted(one.matches, key=lambda match: (_clause_strength(match).order, -len(match.hits)))
+    for finding in one.findings:
+        found.append(EvidenceLine(f"probe:{finding.probe}", None, finding.summary))
+    for match in matches:
+        for hit in match.hits:
+            for finding in hit.findings:
+                found.append(EvidenceLine(f"probe:{finding.probe}", None, finding.summary))
+            for line in hit.lines[:3]:
+                key = (line.origin.source, line.origin.line)
+                if key not in seen:
+                    seen.add(key)
+                    found.append(EvidenceLine(line.origin.source, line.origin.line, line.text[:600], line.origin.rank, line.origin.host,
+                                              None if line.origin.time_s is None else _clock(line.origin.time_s)))
+    return found[:MAX_EVIDENCE]
+
+
+def _clock(time_s: float) -> str:
+    """HH:MM:SS as the log had it (logs name no time zone, often no date)."""
+    day = int(time_s) % 86400
+    return f"{day // 3600:02d}:{day // 60 % 60:02d}:{day % 60:02d}"

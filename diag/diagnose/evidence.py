@@ -1,0 +1,159 @@
+"""Observations made ready for judging: which run of a file counts, which failures later life took back, which phase."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from diag.model import Finding, Observation, Phase
+from diag.observe.logs.reading import FileReading
+
+Stream = tuple[str, str, str]
+"""(file, host, rank or process): who wrote a line, as far as the line says."""
+
+
+def stream_of(one: Observation) -> Stream:
+    """The writer of a line. Unknown parts are empty."""
+    origin = one.origin
+    who = f"rank {origin.rank}" if origin.rank is not None else (origin.process or "")
+    return (origin.source, origin.host or "", who)
+
+
+@dataclass(slots=True)
+class FileEvidence:
+    """One file's run that is judged."""
+
+    reading: FileReading
+    first_line: int = 1
+    last_line: int = 1 << 60
+    observations: list[Observation] = field(default_factory=list)
+    alive: list[Observation] = field(default_factory=list)
+    dead: list[Observation] = field(default_factory=list)
+    phases: list[Observation] = field(default_factory=list)
+    exceptions: list[Observation] = field(default_factory=list)
+    other_runs: int = 0
+
+    @property
+    def last_progress(self) -> int:
+        """Line of the last sign of progress: a phase line or a sign of life."""
+        lines = [one.order for one in self.alive]
+        lines += [one.order for one in self.phases if one.phase is not Phase.SHUTDOWN]
+        return max(lines, default=0)
+
+    @property
+    def hosts(self) -> set[str]:
+        """Host names that the file's own lines carry."""
+        return {one.origin.host for one in self.observations if one.origin.host}
+
+    def phase_at(self, one: Observation) -> Phase | None:
+        """The phase in which something happened: told by its traceback, else by what was printed before."""
+        for exception in self.exceptions:
+            if exception.fields["begin_line"] <= one.order <= exception.order and exception.phase is not None:
+                return exception.phase
+        mine = stream_of(one)
+        own: Phase | None = None
+        any_writer: Phase | None = None
+        for marker in self.phases:
+            if marker.order > one.order:
+                break
+            if marker.phase in (Phase.SHUTDOWN, None):
+                continue
+            any_writer = marker.phase
+            if stream_of(marker) == mine:
+                own = marker.phase
+        return own or any_writer
+
+    def lives_on(self, one: Observation, end: int | None = None) -> bool:
+        """True if the launch went on as if nothing had happened after `one`."""
+        line = end if end is not None else one.order
+        mine = stream_of(one)
+        if any(mark.order >= one.order for mark in self.dead):
+            return False
+        later = [mark for mark in self.alive if mark.order > line]
+        if mine[2]:
+            later = [mark for mark in later if stream_of(mark)[2] in ("", mine[2])]
+        started = any("startup complete" in mark.text or "fired up" in mark.text or "Uvicorn running" in mark.text for mark in later)
+        return started or len(later) >= 2
+
+
+@dataclass(slots=True)
+class Evidence:
+    """Everything that judging may use."""
+
+    files: list[FileEvidence] = field(default_factory=list)
+    findings: Sequence[Finding] = ()
+    facts: Mapping[str, list[str]] = field(default_factory=dict)
+    """Dotted name -> distinct values, in the order seen."""
+    names: Mapping[str, Any] = field(default_factory=dict)
+    """Short names for filling sentences and fixes."""
+    framework: str | None = None
+
+    def file_of(self, one: Observation) -> FileEvidence | None:
+        """The file evidence an observation belongs to."""
+        return next((item for item in self.files if item.reading.name == one.origin.source), None)
+
+    @property
+    def has_failure(self) -> bool:
+        """Something ended badly and was not taken back."""
+        return any(
+            any(not item.lives_on(one) for one in item.dead)
+            or any(not item.lives_on(one) for one in item.exceptions)
+            for item in self.files
+        )
+
+    def host_of_rank(self, rank: int | None) -> str | None:
+        """The host on which a rank runs, if any line says both."""
+        if rank is None:
+            return None
+        hosts = {
+            one.origin.host for item in self.files for one in item.observations if one.origin.rank == rank and one.origin.host
+        }
+        return hosts.pop() if len(hosts) == 1 else None
+
+
+def prepare(readings: Sequence[FileReading], findings: Sequence[Finding], facts: Mapping[str, list[str]],
+            names: Mapping[str, Any]) -> Evidence:
+    """Choose the run of each file and collect its marks."""
+    files = [_choose_run(reading) for reading in readings]
+    framework = next((item.reading.framework for item in files if item.reading.framework), None)
+    return Evidence(files, findings, facts, names, framework)
+
+
+def _choose_run(reading: FileReading) -> FileEvidence:
+    bounds = _run_bounds(reading)
+    runs = [_run(reading, first, last) for first, last in bounds]
+    failed = [run for run in runs if _failed(run)]
+    chosen = failed[-1] if failed else runs[-1]
+    chosen.other_runs = len(runs) - 1
+    return chosen
+
+
+def _run_bounds(reading: FileReading) -> list[tuple[int, int]]:
+    """A new run begins at a start line only if the one before ended (or failed) in between."""
+    ends = sorted(
+        one.order for one in reading.observations
+        if one.kind in ("dead", "exception") or (one.kind == "phase" and one.phase is Phase.SHUTDOWN)
+    )
+    starts = [1]
+    for line in reading.run_starts:
+        at = bisect.bisect_left(ends, starts[-1])
+        if at < len(ends) and ends[at] < line:
+            starts.append(line)
+    return list(zip(starts, [*(start - 1 for start in starts[1:]), 1 << 60], strict=True))
+
+
+def _run(reading: FileReading, first: int, last: int) -> FileEvidence:
+    inside = [one for one in reading.observations if first <= one.order <= last]
+    return FileEvidence(
+        reading, first, last, inside,
+        alive=[one for one in inside if one.kind == "alive"],
+        dead=[one for one in inside if one.kind == "dead"],
+        phases=[one for one in inside if one.kind == "phase"],
+        exceptions=[one for one in inside if one.kind == "exception"],
+    )
+
+
+def _failed(run: FileEvidence) -> bool:
+    return any(not run.lives_on(one) for one in (*run.dead, *run.exceptions))

@@ -1,0 +1,148 @@
+"""The head of a log line: who wrote it, when. One table row per launcher's or library's form.
+
+Heads nest (kubectl around Ray around vLLM around NCCL), so rows are applied again and again until none fits.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+MAX_NESTING = 8
+
+_MONTHS = {name: number for number, name in enumerate(
+    ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"), 1)}
+
+_TIME = r"(?P<h>\d{2}):(?P<mi>\d{2}):(?P<s>\d{2})(?:[.,](?P<f>\d{1,9}))?"
+
+_ROWS = tuple(
+    re.compile(row)
+    for row in (
+        # rich and Ray draw boxes around tracebacks
+        r"[\s]*[│┃║|╭╰╮╯─]{1,3} ?(?=\S|  )",
+        # docker json-file
+        r'\{"log":"',
+        # kubectl logs --prefix: [pod/name/container]
+        r"\[pod/(?P<host>[^/\]]+)/(?P<process>[^\]]+)\] ",
+        # torchrun, newer and older: [rank3]: [default0]:
+        r"\[rank(?P<rank>\d+)\]:? ?",
+        r"\[default(?P<local>\d+)\]: ?",
+        # mpirun --tag-output: [1,3]<stderr>: with and without host
+        r"\[\d+,(?P<rank>\d+)\](?:<(?:stdout|stderr|stddiag)>)?:? ?",
+        # srun -l
+        r" {0,3}(?P<rank>\d{1,4}): (?=\S)",
+        # Ray: (ClassName pid=1, ip=10.0.0.1)
+        r"\((?P<process>[\w.:<> -]*?)\s*pid=(?P<pid>\d+)(?:, ip=(?P<host>[\w.:-]+))?\) ?",
+        # vLLM: (Worker_TP0_EP0 pid=1) (VllmWorker rank=3 pid=1) (VllmWorker TP1 pid=1)
+        r"\((?P<process>\w+) rank=(?P<rank>\d+) pid=(?P<pid>\d+)\) ?",
+        r"\((?P<process>[\w.-]+(?: \w+)?) pid=(?P<pid>\d+)\) ?",
+        # Dynamo serve: [VllmWorker:1]
+        r"\[(?P<process>[A-Z]\w+:\d+)\] ",
+        # compose: name-1  | text
+        r"(?P<process>[A-Za-z][\w.-]*?-\d+) {1,20}\| ",
+        # ISO, with and without brackets
+        rf"\[?(?P<y>20\d\d)-(?P<mo>\d\d)-(?P<d>\d\d)[T ]{_TIME}(?:Z|[+-]\d\d:?\d\d)?(?: TP(?P<rank>\d+)|(?: DP\d+)?(?: TP(?P<rank2>\d+))?(?: EP\d+)?(?: PP\d+)?)\]?:? ?",
+        # vLLM: INFO 04-28 08:14:33 [file.py:12]
+        rf"(?P<level>[A-Z]{{4,8}}) (?P<mo>\d\d)-(?P<d>\d\d) {_TIME} (?:\[?[\w./-]+\.py:\d+\]?)? ?",
+        # glog and torch: [E1120 12:00:00.123 socket.cpp:12] E1120 12:00:00.1 1234 file.cc:12]
+        rf"\[?(?P<level>[IWEF])(?P<mo>\d)?(?P<mo2>\d)(?P<d>\d\d) {_TIME}(?: +(?P<pid>\d+))? [\w./-]+:\d+\] ?",
+        # Python logging in the American form
+        rf"\[?(?P<mo>\d\d)/(?P<d>\d\d)/(?P<y>20\d\d)[- ]{_TIME}\]? ?(?:- )?",
+        # TensorRT-LLM
+        r"\[TRT-LLM\](?: \[RANK (?P<rank>\d+)\])? ?\[(?P<level>[A-Z])\] ?",
+        # syslog and journald
+        rf"(?P<mon>[A-Z][a-z]{{2}}) +(?P<d>\d{{1,2}}) {_TIME} (?P<host>[\w.-]+) (?P<process>[\w./-]+?)(?:\[(?P<pid>\d+)\])?: ?",
+        # UCX: [1744970122.411037] [host:pid:0] file.c:1 UCX ERROR
+        r"\[(?P<epoch>\d{10}\.\d+)\] \[(?P<host>[\w.-]+):(?P<pid>\d+):\d+\] +",
+        # dmesg
+        r"\[ *(?P<uptime>\d+\.\d{3,6})\] ",
+        # NCCL: host:pid:tid [dev]
+        r"(?P<host>[\w.-]+):(?P<pid>\d+):\d+ \[(?P<gpu>-?\d+)\] ",
+        # pdsh and clush: host: text (only names with a digit, to keep "Error: text" whole)
+        r"(?P<host>[a-z][a-z-]*[\w-]*\d[\w.-]*): (?=\S)",
+        # level words
+        r"\[?(?P<level>INFO|WARN|WARNING|ERROR|DEBUG|CRITICAL|FATAL)\]?:? +(?=\S)",
+    )
+)
+_RANK_IN_PROCESS = re.compile(r"(?:_|\b)TP(\d+)|Worker_(\d+)\b|[Rr]ank[_ =]?(\d+)")
+_RANK_IN_NAME = re.compile(r"(?:^|[\W_])(?:rank|rk|r)[-_.]?(\d{1,5})(?=\D|$)")
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[()][A-Z0-9]|\x1b\][^\x07]*\x07")
+_REPEATED = re.compile(r"\s*\[repeated \d+x across cluster\].*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What stands before a message. `text` is the message with its own indentation."""
+
+    text: str
+    host: str | None = None
+    rank: int | None = None
+    process: str | None = None
+    pid: int | None = None
+    gpu: int | None = None
+    level: str | None = None
+    time_s: float | None = None
+
+
+def clean(text: str) -> str:
+    """A line without colour codes and Ray's repetition notice."""
+    if "\x1b" in text:
+        text = _ANSI.sub("", text)
+    if "[repeated " in text:
+        text = _REPEATED.sub("", text)
+    return text
+
+
+def parse_head(line: str) -> Head:
+    """Split a cleaned line into head and message. Never fails: a line without a head is all message."""
+    fields: dict[str, str] = {}
+    position = 0
+    for _ in range(MAX_NESTING):
+        for row in _ROWS:
+            match = row.match(line, position)
+            if match and match.end() > position:
+                position = match.end()
+                for key, value in match.groupdict().items():
+                    if value is not None:
+                        fields[key] = value   # the innermost head knows best
+                break
+        else:
+            break
+    rank = fields.get("rank") or fields.get("rank2")
+    process = fields.get("process")
+    if rank is None and process:
+        found = _RANK_IN_PROCESS.search(process)
+        if found:
+            rank = next(group for group in found.groups() if group is not None)
+    return Head(
+        text=line[position:],
+        host=fields.get("host"),
+        rank=int(rank) if rank else (int(fields["local"]) if "local" in fields else None),
+        process=(process or "").strip() or None,
+        pid=int(fields["pid"]) if "pid" in fields else None,
+        gpu=int(fields["gpu"]) if "gpu" in fields else None,
+        level=fields.get("level"),
+        time_s=_seconds(fields),
+    )
+
+
+def rank_of_file(name: str) -> int | None:
+    """The rank a file's name tells (`rank3.log`, `job-r12.out`), or None."""
+    match = _RANK_IN_NAME.search(name.rsplit("/", 1)[-1].rsplit("\\", 1)[-1])
+    return int(match.group(1)) if match else None
+
+
+def _seconds(fields: dict[str, str]) -> float | None:
+    """Seconds that compare within one log: the year is left out, since half of the forms lack it."""
+    if "epoch" in fields:
+        import time
+
+        moment = time.gmtime(float(fields["epoch"]))
+        return ((moment.tm_mon * 31 + moment.tm_mday) * 86400.0
+                + moment.tm_hour * 3600 + moment.tm_min * 60 + float(fields["epoch"]) % 60)
+    if "h" not in fields:
+        return float(fields["uptime"]) if "uptime" in fields else None
+    month = _MONTHS.get(fields.get("mon", "").lower(), 0) or int((fields.get("mo") or "") + (fields.get("mo2") or "") or 0)
+    day = int(fields.get("d") or 0)
+    return ((month * 31 + day) * 86400.0 + int(fields["h"]) * 3600 + int(fields["mi"]) * 60 + int(fields["s"])
+            + float("0." + (fields.get("f") or "0")))

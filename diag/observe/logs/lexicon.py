@@ -1,0 +1,110 @@
+"""What every launch's log may say, whatever the cause: phases, signs of life, signs of death.
+
+Each row: (phase or kind, edge, expression). Taken from the programs' sources; the strings are their own.
+Edges: `begin` and `end` bracket a phase, `in` says that the phase is under way.
+"""
+
+from __future__ import annotations
+
+from diag.model import Phase
+
+_P = Phase
+
+PHASES: tuple[tuple[Phase, str, str], ...] = (
+    (_P.ARGUMENTS, "begin", r"vLLM API server version|non-default args: |server_args=ServerArgs|args: Namespace\("),
+    (_P.ARGUMENTS, "begin", r"Running dynamo serve with|Initializing an? (?:V1 )?LLM engine|Starting elastic_operator|torchrun --"),
+    (_P.RENDEZVOUS, "begin", r"Init torch distributed begin|distributed_init_method=|init_process_group\b.*(?:begin|start)"),
+    (_P.RENDEZVOUS, "begin", r"> initializing torch distributed|Initializing TorchBackend|Initializing distributed|Distributed environment: "),
+    (_P.RENDEZVOUS, "end", r"Init torch distributed ends|Rendezvous complete|initialize_model_parallel|distributed_backend=nccl"),
+    (_P.COMMUNICATOR, "begin", r"NCCL INFO Bootstrap ?: Using|- Init START|vLLM is using nccl==|sglang is using nccl==|NCCL version \d"),
+    (_P.COMMUNICATOR, "end", r"- Init COMPLETE|is assigned as DP rank|Connected all rings|Connected all trees"),
+    (_P.WEIGHTS, "begin", r"Starting to load model|Load weight begin|Loading model weights|Loading (?:safetensors|pt|np_cache) checkpoint shards: +0%"),
+    (_P.WEIGHTS, "in", r"Loading (?:safetensors|pt) checkpoint shards|Loading checkpoint shards|Multi-thread loading shards|Loading weights from"),
+    (_P.WEIGHTS, "end", r"Loading (?:model )?weights took|Load weight end|[Mm]odel loading took|Loading (?:safetensors|pt) checkpoint shards: 100%"),
+    (_P.PROFILING, "in", r"Memory profiling (?:takes|results)|Initial free memory|Encoder cache will be initialized|Profiling"),
+    (_P.KV_CACHE, "in", r"Available KV cache memory|# GPU blocks: |GPU KV cache size|Maximum concurrency for|KV Cache is allocated|Memory pool end"),
+    (_P.COMPILE, "begin", r"Using cache directory: .*torch_compile_cache|Dynamo bytecode transform time|Cache the graph|Compiling a graph|Start compil"),
+    (_P.COMPILE, "end", r"torch\.compile takes|Compilation finished|torch\.compile took"),
+    (_P.GRAPH_CAPTURE, "begin", r"Capturing the model for CUDA graphs|Capture cuda graph begin|Capturing (?:the model for )?CUDA graphs?|Capturing cudagraphs"),
+    (_P.GRAPH_CAPTURE, "in", r"Capturing CUDA graph shapes|Capturing CUDA graphs? \(|Capturing batches|CUDA graphs can take additional"),
+    (_P.GRAPH_CAPTURE, "end", r"Graph capturing finished|Capture cuda graph end|init engine \(profile, create kv cache, warmup model\) took"),
+    (_P.SERVING, "begin", r"Application startup complete|Uvicorn running on|The server is fired up and ready|Starting vLLM API server|Server started"),
+    (_P.SERVING, "in", r"Avg (?:prompt|generation) throughput|(?:Decode|Prefill) batch[.,]|Prefilling locally|Added request |Received request "),
+    (_P.SERVING, "in", r"[{\[(\s]'?\"?(?:train[_/])?loss'?\"?\]?\s*[:=]\s*-?\d|lm loss: |\bloss[ :=]+\d"),
+    (_P.SHUTDOWN, "in", r"Shutting down|Finished server process|Destroying process group|Gracefully stopping|received signal"),
+)
+"""Phases of a launch."""
+
+ALIVE: tuple[str, ...] = (
+    r"Application startup complete|Uvicorn running on|The server is fired up and ready",
+    r"init engine \(profile, create kv cache, warmup model\) took",
+    r"Avg generation throughput: (?:0\.[1-9]|[1-9])",
+    r"gen throughput \(token/s\): (?:0\.0?[1-9]|[1-9])",
+    r"(?:POST|GET) \S+ HTTP/1\.[01]\"? (?:\[?200|2\d\d)",
+    r"[{\[(\s,]'?\"?(?:train[_/]|lm[ _]|avg[_ ]?|mean[_ ]|val[_/ ])?loss'?\"?\]?\s*[:=]\s*-?\d",
+    r"# Avg bus bandwidth|# Out of bounds values : 0 OK",
+    r"[Tt]raining (?:completed|complete|finished|done)|TrainOutput\(|`Trainer\.fit` stopped: `max_(?:steps|epochs)",
+    r"ll ranks finished|ob completed successfully|[Ff]inished successfully|succeeded in \d|completed successfully",
+    r"Successfully (?:joined|connected|started|preempted|saved)|Saved checkpoint|saving checkpoint at iteration|checkpoint saved",
+    r"iteration +\d+/ *\d+ \|",
+    r"exited with code 0|exit code 0\b|state COMPLETED|COMPLETED \(exit code 0\)",
+)
+"""Signs that the launch works: what went before did not stop it."""
+
+DEAD: tuple[str, ...] = (
+    r"ChildFailedError|failed \(exitcode: ?-?\d+\)|Sending process \d+ closing signal|exitcode +: -?[1-9]",
+    r"ngine core initialization failed|EngineCore failed to start|EngineDeadError|EngineCore encountered a fatal error",
+    r"WorkerProc initialization failed|Worker proc \S+ died|died with exit code|died unexpectedly|WorkerProc hit an exception",
+    r"exit(?:ed)? (?:with )?(?:code|status)[: =]*-?[1-9]|exit_code=[1-9]|Exit code: [1-9]|returned non-zero exit status",
+    r"srun: error: |slurmstepd: error|CANCELLED AT|mpirun noticed that|MPI_ABORT was invoked|Primary job  terminated normally, but",
+    r"terminate called|\(core dumped\)|Segmentation fault|[Ff]atal Python error|Aborted\b.{0,12}$|panicked at",
+    r"oom-kill|Killed process \d+|OOMKilled|\bKilled\b|Received sigquit from a child process",
+    r"ActorDiedError|RayActorError|The actor died|RaySystemError|WorkerCrashedError|actor is dead",
+    r"CrashLoopBackOff|BackOff|Back-off restarting|KeyboardInterrupt|SIGTERM|SignalException|Received SIGINT",
+    r"Watchdog caught collective operation timeout|To avoid data inconsistency, we are taking the entire process down",
+    r"torch\.distributed\.DistBackendError|DistStoreError|DistNetworkError",
+)
+"""Signs that a process of the launch ended badly."""
+
+FAILURE: tuple[str, ...] = (
+    r"Traceback \(most recent call last\)",
+    r"\b[A-Z]\w*(?:Error|Exception)\b: ",
+    r"\b(?:ERROR|FATAL|CRITICAL)\b",
+    r"NCCL WARN ",
+    r"[Ff]atal error|FATAL ERROR|fatal: ",
+    r"panicked at|terminate called|Segmentation fault|core dumped|Bus error",
+    r"NVRM: Xid|SXid",
+    r"\berror: |\bError: ",
+    r"failed to |Failed to ",
+)
+"""Anything that looks like a failure, for the answer where no playbook fits."""
+
+RUN_STARTS: tuple[str, ...] = (
+    r"vLLM API server version",
+    r"server_args=ServerArgs",
+    r"Running dynamo serve with",
+    r"[$#] .{0,200}?(?:torchrun |vllm serve|python3? -m (?:vllm|sglang|torch\.distributed|dynamo)|accelerate launch|deepspeed |mpirun |trtllm-serve)",
+)
+"""Where another run begins in the same file."""
+
+FRAMES: tuple[tuple[Phase, tuple[str, ...]], ...] = (
+    (_P.GRAPH_CAPTURE, ("capture_model", "_capture_cudagraphs", "capture_one_batch_size", "init_cuda_graphs", "cuda_graph_runner",
+                        "CUDAGraphRunner", "init_device_graphs", "capture_graph", "_capture_graph", "cudagraph_utils")),
+    (_P.KV_CACHE, ("initialize_kv_cache", "_initialize_kv_caches", "initialize_cache", "initialize_from_config", "_allocate_kv_cache",
+                   "allocate_kv_cache_tensors", "raise_if_cache_size_invalid", "get_kv_cache_config", "check_enough_kv_cache_memory",
+                   "init_memory_pool", "_create_buffers", "allocate_kv_cache")),
+    (_P.PROFILING, ("profile_run", "determine_available_memory", "determine_num_available_blocks", "_dummy_run", "_dummy_sampler_run",
+                    "profile_num_available_blocks", "compile_or_warm_up_model", "kernel_warmup", "profile_cudagraph_memory")),
+    (_P.WEIGHTS, ("load_model", "load_weights", "make_layers", "create_weights", "_initialize_model", "initialize_model",
+                  "process_weights_after_loading", "from_pretrained", "get_model", "load_checkpoint", "load_state_dict",
+                  "load_and_initialize_model", "init_model", "_load_model")),
+    (_P.RENDEZVOUS, ("next_rendezvous", "rendezvous", "_rendezvous_handler", "_create_c10d_store", "_env_rendezvous_handler",
+                     "TCPStore", "init_distributed_environment", "_create_tcp_store")),
+    (_P.COMMUNICATOR, ("initialize_model_parallel", "init_worker_distributed_environment", "init_process_group", "ncclCommInitRank",
+                       "new_group", "init_torch_distributed", "init_device", "_new_process_group_helper", "ensure_model_parallel_initialized")),
+    (_P.SERVING, ("execute_model", "forward_batch", "run_engine_loop", "run_busy_loop", "training_step", "backward", "train_step",
+                  "event_loop_overlap", "event_loop_normal", "inner_training_loop", "_inner_training_loop", "optimizer_step")),
+    (_P.ARGUMENTS, ("parse_args", "create_engine_config", "create_model_config", "__post_init__", "from_cli_args", "validate_args",
+                    "prepare_server_args", "make_arg_parser")),
+)
+"""Functions (or files) in a traceback that tell the phase, the most telling first."""

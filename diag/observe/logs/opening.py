@@ -1,0 +1,255 @@
+"""Whatever the user points at, as named streams of byte blocks: files, folders, archives, standard input.
+
+Nothing is unpacked to disk, links in archives and folders are not followed, sizes are bounded.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import sys
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, cast
+
+from diag.system import UserError
+
+BLOCK = 4 << 20
+SNIFF = 8192
+MAX_MEMBERS = 20_000
+MAX_EXPANSION = 64 << 30
+"""Bytes that one compressed input may grow to before it counts as hostile."""
+
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+
+
+@dataclass(slots=True)
+class Source:
+    """One thing to read. `head` are its first bytes, `size` what the progress bar counts (None: unknown)."""
+
+    name: str
+    stream: IO[bytes]
+    head: bytes = b""
+    size: int | None = None
+    read_bytes: int = 0
+    problem: str = ""
+    """Set where the stream broke off (cut gz); what was read before counts."""
+
+    def blocks(self) -> Iterator[bytes]:
+        """The content from the start, in blocks of about `BLOCK` bytes."""
+        pending = self.head
+        self.head = b""
+        while True:
+            try:
+                block = self.stream.read(BLOCK)
+            except (EOFError, zlib.error, OSError, _zstd_error()) as error:
+                self.problem = f"breaks off: {error}"
+                block = b""
+            self.read_bytes += len(block) + len(pending)
+            if self.read_bytes > MAX_EXPANSION:
+                self.problem = "is larger than anything a log can be; the rest was not read"
+                return
+            if pending or block:
+                yield pending + block
+            pending = b""
+            if not block:
+                return
+
+
+@dataclass(slots=True)
+class Skipped:
+    """Something below a folder or in an archive that is no log."""
+
+    name: str
+    why: str
+
+
+@dataclass(slots=True)
+class Opening:
+    """Iterates over the sources of the given paths; what was left out is in `skipped` afterwards."""
+
+    paths: Sequence[str]
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Source]:
+        for path in self.paths:
+            if path == "-":
+                yield from self._stream("-", sys.stdin.buffer, None, named=True)
+                continue
+            place = Path(path)
+            if not place.exists():
+                raise UserError("does not exist", where=path, code="no-such-file")
+            if place.is_dir():
+                yield from self._folder(place)
+            else:
+                yield from self._file(place, named=True)
+
+    def _folder(self, folder: Path) -> Iterator[Source]:
+        names = sorted(
+            os.path.join(base, name)
+            for base, folders, files in os.walk(folder, followlinks=False)
+            for name in files
+            if not os.path.islink(os.path.join(base, name)) and (folders is not None)
+        )
+        if not names:
+            raise UserError("is an empty folder", where=str(folder), code="empty")
+        for name in names[:MAX_MEMBERS]:
+            yield from self._file(Path(name), named=False)
+
+    def _file(self, path: Path, *, named: bool) -> Iterator[Source]:
+        try:
+            if not path.is_file() and not path.is_fifo():
+                raise UserError("is not a file", where=str(path), code="not-a-file")
+            stream = path.open("rb")
+            size = path.stat().st_size
+        except OSError as error:
+            if named:
+                raise UserError(f"cannot be read: {error.strerror}", where=str(path), code="unreadable") from None
+            self.skipped.append(Skipped(str(path), f"cannot be read: {error.strerror}"))
+            return
+        with stream:
+            yield from self._stream(str(path), stream, size, named=named)
+
+    def _stream(self, name: str, stream: IO[bytes], size: int | None, *, named: bool, depth: int = 0) -> Iterator[Source]:
+        head = stream.read(SNIFF)
+        if not head:
+            if named:
+                raise UserError("is empty", where=_label(name), code="empty")
+            return
+        if depth < 2 and head.startswith((_GZIP, _ZSTD)):
+            yield from self._compressed(name, head, stream, named=named, depth=depth)
+            return
+        if _is_tar(head):
+            yield from self._archive(name, cast(IO[bytes], _Rejoined(head, stream)))
+            return
+        wide = _wide_encoding(head)
+        if wide:
+            stream = io.BytesIO((head + stream.read(256 << 20)).decode(wide, "replace").encode())
+            head = stream.read(SNIFF)
+        elif b"\0" in head:
+            self._not_text(name, named)
+            return
+        yield Source(name, stream, head, size)
+
+    def _compressed(self, name: str, head: bytes, stream: IO[bytes], *, named: bool, depth: int) -> Iterator[Source]:
+        joined = cast(IO[bytes], _Rejoined(head, stream))
+        opened: Any
+        if head.startswith(_GZIP):
+            opened = gzip.GzipFile(fileobj=joined)
+        else:
+            import zstandard
+
+            opened = zstandard.ZstdDecompressor().stream_reader(joined, read_across_frames=True)
+        try:
+            yield from self._stream(name, cast(IO[bytes], _Unfailing(opened)), None, named=named, depth=depth + 1)
+        except (EOFError, zlib.error, OSError, _zstd_error()) as error:
+            raise UserError(f"is damaged: {error}", where=_label(name), code="damaged") from None
+
+    def _archive(self, name: str, stream: IO[bytes]) -> Iterator[Source]:
+        try:
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                for count, member in enumerate(archive):
+                    if count > MAX_MEMBERS:
+                        self.skipped.append(Skipped(name, f"holds more than {MAX_MEMBERS} files; the rest was not read"))
+                        return
+                    if not member.isfile():
+                        continue   # links and devices are never followed
+                    content = archive.extractfile(member)
+                    if content is not None:
+                        yield from self._stream(f"{name}!{member.name}", content, None, named=False, depth=1)
+        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+            raise UserError(f"is a damaged archive: {error}", where=_label(name), code="damaged") from None
+
+    def _not_text(self, name: str, named: bool) -> None:
+        if named:
+            raise UserError(
+                "is binary, not a log", where=_label(name), code="binary",
+                help="diag reads text, .gz, .zst, .tar and its own JSON reports",
+            )
+        self.skipped.append(Skipped(name, "is binary"))
+
+
+class _Rejoined(io.RawIOBase):
+    """A stream with its first bytes put back (standard input cannot seek)."""
+
+    def __init__(self, head: bytes, stream: IO[bytes]) -> None:
+        self._head = head
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._head:
+            count = min(len(buffer), len(self._head))
+            buffer[:count] = self._head[:count]
+            self._head = self._head[count:]
+            return count
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
+            data, self._head = self._head + self._stream.read(), b""
+            return data
+        if self._head:
+            data, self._head = self._head[:size], self._head[size:]
+            return data if len(data) == size else data + self._stream.read(size - len(data))
+        return self._stream.read(size)
+
+
+class _Unfailing(io.RawIOBase):
+    """A decompressor that gives what it could decode of a cut file, then the error."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._error: Exception | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self._error is not None:
+            raise self._error
+        wanted = BLOCK if size is None or size < 0 else size
+        parts: list[bytes] = []
+        have = 0
+        while have < wanted:
+            try:
+                part = self._stream.read(min(wanted - have, 1 << 16))
+            except (EOFError, zlib.error, OSError, _zstd_error()) as error:
+                self._error = error
+                if not parts:
+                    raise
+                break
+            if not part:
+                break
+            parts.append(part)
+            have += len(part)
+        return b"".join(parts)
+
+
+def _zstd_error() -> type[Exception]:
+    module = sys.modules.get("zstandard")
+    error: type[Exception] = module.ZstdError if module is not None else EOFError
+    return error
+
+
+def _is_tar(head: bytes) -> bool:
+    return len(head) > 262 and head[257:262] == b"ustar"
+
+
+def _wide_encoding(head: bytes) -> str | None:
+    """PowerShell and Windows editors write UTF-16."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    return None
+
+
+def _label(name: str) -> str:
+    return "standard input" if name == "-" else name

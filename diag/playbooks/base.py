@@ -1,0 +1,161 @@
+"""The whole base in memory: found beside the package or in the wheel, checked, cached as JSON (never pickle)."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import diag
+from diag.playbooks.schema import Clause, Condition, FixText, Playbook, Signal
+from diag.system import UserError
+
+COMPILED = "compiled.json"
+"""Written into the wheel at build time, so that a read-only container need not parse YAML."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """Every playbook by id, and where compiled forms of it may be kept."""
+
+    playbooks: Mapping[str, Playbook] = field(default_factory=dict)
+    key: str = ""
+    """Changes with any playbook file and with the version of diag."""
+    cache: Path | None = None
+
+
+def home() -> Path:
+    """The folder of the playbooks: inside the wheel, or at the top of a checkout."""
+    package = Path(diag.__file__).parent
+    inside = package / "_playbooks"
+    return inside if inside.is_dir() else package.parent / "playbooks"
+
+
+def playbook_files(folder: Path) -> list[Path]:
+    """Every playbook file below a folder."""
+    return sorted(path for path in folder.rglob("*.yaml") if path.is_file())
+
+
+def load_base(extra: Sequence[Path] = (), *, samples: bool = False) -> Base:
+    """Load the project's playbooks and those of the `extra` folders.
+
+    Without `samples` a cached or compiled form is taken where it is up to date. Raises UserError for a
+    playbook that does not load and for ids that occur twice.
+    """
+    folders = [home(), *extra]
+    for folder in extra:
+        if not folder.is_dir():
+            raise UserError("is not a folder of playbooks", where=str(folder), code="no-such-folder")
+    files = [path for folder in folders for path in playbook_files(folder)]
+    if not files:
+        raise UserError("holds no playbooks", where=str(folders[0]), code="empty-base")
+    if samples:
+        return Base(_load_all(files), _key(files))
+    compiled = folders[0] / COMPILED
+    if not extra and compiled.is_file():
+        stored = _read_stored(compiled)
+        if stored is not None:
+            return Base(stored, _key([compiled]), cache_folder())
+    key = _key(files)
+    cache = cache_folder()
+    if cache is not None:
+        stored = _read_stored(cache / f"base-{key}.json")
+        if stored is not None:
+            return Base(stored, key, cache)
+    playbooks = _load_all(files)
+    if cache is not None:
+        write_private(cache / f"base-{key}.json", dump(playbooks).encode())
+    return Base(playbooks, key, cache)
+
+
+def _load_all(files: Sequence[Path]) -> dict[str, Playbook]:
+    from diag.playbooks.load import load_playbook
+
+    found: dict[str, Playbook] = {}
+    for path in files:
+        playbook = load_playbook(path)
+        if playbook.id in found:
+            raise UserError(f"id {playbook.id!r} is already taken by {found[playbook.id].source}", where=str(path))
+        found[playbook.id] = playbook
+    return found
+
+
+def _key(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256(f"{diag.__version__}/2".encode())
+    own = Path(__file__).parent
+    for path in [*files, own / "schema.py", own / "load.py", own / "literals.py"]:
+        try:
+            state = path.stat()
+        except OSError:
+            continue
+        digest.update(f"{path}:{state.st_mtime_ns}:{state.st_size}".encode())
+    return digest.hexdigest()[:20]
+
+
+def cache_folder() -> Path | None:
+    """A folder of ours that nobody else can write; None where there is none."""
+    chosen = os.environ.get("DIAG_CACHE_DIR") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "launch-diag"
+    )
+    path = Path(chosen)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state = path.stat()
+    except OSError:
+        return None
+    if state.st_uid != os.getuid() or state.st_mode & 0o022 or not os.access(path, os.W_OK):
+        return None
+    return path
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a cache file atomically; a cache that cannot be written is no error."""
+    with contextlib.suppress(OSError):
+        handle, name = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(name, path)
+
+
+def dump(playbooks: Mapping[str, Playbook]) -> str:
+    """All playbooks without their samples, as JSON."""
+    plain = []
+    for playbook in playbooks.values():
+        data = dataclasses.asdict(dataclasses.replace(playbook, fires=(), silent=(), blind=()))
+        plain.append(data)
+    return json.dumps({"version": diag.__version__, "playbooks": plain}, ensure_ascii=False, separators=(",", ":"))
+
+
+def _read_stored(path: Path) -> dict[str, Playbook] | None:
+    try:
+        raw = json.loads(path.read_bytes())
+        if raw["version"] != diag.__version__:
+            return None
+        return {entry["id"]: _thaw(entry) for entry in raw["playbooks"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _thaw(entry: dict[str, Any]) -> Playbook:
+    plain = {key: _tuples(value) for key, value in entry.items()}
+    plain["signals"] = {
+        name: Signal(**{
+            **{key: _tuples(value) for key, value in signal.items()},
+            "conditions": tuple(Condition(**{key: _tuples(value) for key, value in one.items()}) for one in signal["conditions"]),
+        })
+        for name, signal in entry["signals"].items()
+    }
+    plain["when"] = tuple(Clause(**{key: _tuples(value) for key, value in clause.items()}) for clause in entry["when"])
+    plain["fixes"] = tuple(FixText(**{key: _tuples(value) for key, value in fix.items()}) for fix in entry["fixes"])
+    return Playbook(**plain)
