@@ -165,3 +165,16 @@ def _is_ours(process: Process) -> bool:
     """True for diag itself and its children, which may carry a rank when diag runs under a launcher."""
     entry = entry_point(process.argv)
     return PurePosixPath(entry).name == "diag" or entry.split(".")[0] == "diag" or "diag/observe/" in entry
+
+
+def spans_nodes(environment: Mapping[str, str]) -> bool:
+    """True if the variables a launcher set say that this job has ranks on more than one node."""
+
+    def number(*names: str) -> int:
+        return next((int(environment[name]) for name in names if environment.get(name, "").isdigit()), 0)
+
+    world = number("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+    local = number("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+    return (
+        number("NNODES", "SLURM_NNODES", "SLURM_JOB_NUM_NODES", "GROUP_WORLD_SIZE") > 1 or world > local > 0
+    )

@@ -31,9 +31,11 @@ def collect(setup: Setup) -> Facts:
     bits = int(effective[1], 16) if effective else None
     text = " ".join(root.read(f"/proc/{pid}/cgroup") or "" for pid in ("self", "1"))
     mounts = root.read("/proc/self/mountinfo") or ""
+    own_disk = bool(re.search(r"^\d+ \d+ \S+ \S+ / .* - \S+ /dev/(?!mapper/docker)", mounts, re.M))
     traces = {
         "kubernetes": "KUBERNETES_SERVICE_HOST" in env or "kubepods" in text,
-        "docker": root.exists("/.dockerenv") or "/docker" in text,
+        # A virtual machine made from an image keeps the file; its root is a disk of its own.
+        "docker": "/docker" in text or (root.exists("/.dockerenv") and not own_disk),
         "podman": root.exists("/run/.containerenv") or "libpod" in text,
         "enroot": "ENROOT_ROOTFS" in env or root.exists("/etc/enroot/entrypoint"),
         "apptainer": any(name in env for name in ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER")),

@@ -156,7 +156,8 @@ def _judge_group(group: dict[str, Any]) -> list[Finding]:
     path, limit, used, kills = group["path"], group["limit_bytes"], group["used_bytes"], group["oom_kills"]
     data = {"limit_bytes": limit, "used_bytes": used, "oom_kills": kills}
     if kills:
-        text = f"cgroup limit of {size(limit)}: {count(kills, 'process')} killed at it since the group exists"
+        at = "in it or below" if limit is None else f"at its limit of {size(limit)}"
+        text = f"cgroup: {count(kills, 'process')} killed for lack of memory {at} since it exists"
         return [finding(ID, Status.WARN, text, subject=path, cause="host-oom-killed", **data)]
     if used > limit * 0.95:
         text = f"{size(used)} of the cgroup's {size(limit)} are used (page cache not counted): its next allocation is killed"
