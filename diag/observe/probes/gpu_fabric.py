@@ -26,7 +26,7 @@ from diag.observe.probes.nvhost import (
     pci_functions,
     processes_named,
 )
-from diag.observe.probes.nvml import open_nvml
+from diag.observe.probes.nvml import explain_error, open_nvml
 from diag.observe.probes.tables import version_key
 from diag.system import Root, run_command
 
@@ -105,6 +105,9 @@ def judge(facts: Facts) -> list[Finding]:
     found = [*_judge_state(facts), *_judge_manager(facts), *_judge_imex(facts), *_judge_gpudirect(facts)]
     if found:
         return found
+    if facts["error"] is not None:
+        text = f"The NVLink fabric could not be asked about: {explain_error(facts['error'])}."
+        return [finding(ID, Status.UNKNOWN, text, reason=Reason.CRASHED, error=facts["error"])]
     text = "No NVSwitch, no NVLink fabric and no RDMA card: nothing here needs a fabric manager or GPUDirect."
     return [finding(ID, Status.OK, text)]
 

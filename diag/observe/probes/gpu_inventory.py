@@ -112,7 +112,7 @@ def _judge_error(error: Facts, facts: Facts) -> Finding:
     summary = f"NVML does not start: {why}."
     if kind in ABSENT:
         summary = f"{facts['pci_gpus']} NVIDIA GPU(s) on the PCI bus cannot be used from here: {why}."
-    data = {"cause": causes[kind]} if kind in causes else {}
+    data: dict[str, Any] = {"cause": causes[kind]} if kind in causes else {}
     return finding(ID, Status.FAIL, summary, error=error, pci_gpus=facts["pci_gpus"], **data)
 
 
@@ -138,6 +138,7 @@ def _judge_gpu(gpu: Facts, peer_links: int) -> list[Finding]:
     if gpu["error"] is not None:
         kind = gpu["error"]["kind"]
         lost = kind in ("gpu-lost", "reset-required")
+        data: dict[str, Any] = {"cause": "gpu-xid-hardware"} if lost else {}
         return [
             finding(
                 ID,
@@ -146,7 +147,7 @@ def _judge_gpu(gpu: Facts, peer_links: int) -> list[Finding]:
                 subject=subject,
                 error=gpu["error"],
                 gpu=gpu["index"],
-                **({"cause": "gpu-xid-hardware"} if lost else {}),
+                **data,
             )
         ]
     verdicts = [*_faults(gpu), *_obstacles(gpu, peer_links)]

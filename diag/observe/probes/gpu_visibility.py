@@ -10,13 +10,13 @@ devices: {gpus, others, denied, control_error, imex_channels}, cuda_visible: {fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from diag.model import Finding, Reason, Status
 from diag.observe.probes.interface import Facts, Probe, Setup, finding
 from diag.observe.probes.nvhost import device_files, in_container, kernel_module, pci_gpus
-from diag.observe.probes.nvml import ABSENT, Nvml, explain_error, open_nvml
+from diag.observe.probes.nvml import ABSENT, explain_error, open_nvml
+from diag.observe.probes.visible import list_uuids, parse_visible
 
 ID = "gpu.visibility"
 
@@ -31,7 +31,7 @@ VARIABLES = (
 def collect(setup: Setup) -> Facts:
     """Count the GPUs on the bus, in /dev and in NVML, and read what the variables leave of them."""
     with open_nvml() as nvml:
-        uuids, migs = _uuids(nvml)
+        uuids, migs = list_uuids(nvml)
         error = nvml.error
     value = setup.env.get("CUDA_VISIBLE_DEVICES")
     return {
@@ -46,58 +46,6 @@ def collect(setup: Setup) -> Facts:
         "devices": device_files(setup.root),
         "cuda_visible": None if value is None or error is not None else parse_visible(value, uuids, migs),
     }
-
-
-def _uuids(nvml: Nvml) -> tuple[list[str | None], list[str]]:
-    """UUIDs by index (None for a GPU that does not answer), and those of MIG devices."""
-    uuids: list[str | None] = []
-    migs: list[str] = []
-    for index in range(nvml.count()):
-        handle = nvml.value("nvmlDeviceGetHandleByIndex", index)
-        uuids.append(nvml.value("nvmlDeviceGetUUID", handle) if handle is not None else None)
-        mode = nvml.value("nvmlDeviceGetMigMode", handle) if handle is not None else None
-        for slot in (
-            range(nvml.value("nvmlDeviceGetMaxMigDeviceCount", handle) or 0) if mode and mode[0] else ()
-        ):
-            device = nvml.value("nvmlDeviceGetMigDeviceHandleByIndex", handle, slot)
-            if device is not None:
-                migs.append(nvml.value("nvmlDeviceGetUUID", device))
-    return uuids, migs
-
-
-def parse_visible(value: str, uuids: list[str | None], migs: list[str]) -> dict[str, Any]:
-    """What CUDA makes of CUDA_VISIBLE_DEVICES: entries count up to the first one that names no device.
-
-    A UUID may be cut short as long as it is unique. Source: CUDA C++ Programming Guide, environment variables.
-    """
-    entries = [entry.strip() for entry in value.split(",")] if value.strip() else []
-    visible: list[str] = []
-    bad: str | None = None
-    forms = set()
-    for entry in entries:
-        name = _resolve(entry, uuids, migs)
-        forms.add("mig" if entry.startswith("MIG") else "uuid" if entry.startswith("GPU") else "index")
-        if name is None:
-            bad = entry
-            break
-        visible.append(name)
-    return {
-        "form": "empty" if not entries else forms.pop() if len(forms) == 1 else "mixed",
-        "entries": entries,
-        "visible": visible,
-        "bad": bad,
-        "duplicate": len(set(visible)) < len(visible),
-    }
-
-
-def _resolve(entry: str, uuids: list[str | None], migs: list[str]) -> str | None:
-    if entry.isdigit():
-        return entry if int(entry) < len(uuids) else None
-    pool: Mapping[str, str] = {uuid: str(index) for index, uuid in enumerate(uuids) if uuid}
-    if entry.startswith("MIG"):
-        pool = {uuid: uuid for uuid in migs}
-    hits = [name for uuid, name in pool.items() if uuid.startswith(entry)]
-    return hits[0] if len(hits) == 1 and len(entry) > 4 else None
 
 
 def judge(facts: Facts) -> list[Finding]:
@@ -133,7 +81,7 @@ def _judge_error(facts: Facts, usable: list[dict[str, Any]]) -> Finding:
         if passed:
             text = f"{passed} NVIDIA GPU(s) on the bus belong to virtual machines (driver vfio-pci), none to this node."
         return finding(ID, Status.SKIP, text, reason=Reason.NOT_APPLICABLE)
-    data = {"pci_gpus": len(usable), "error": error, "container": facts["container"]}
+    data: dict[str, Any] = {"pci_gpus": len(usable), "error": error, "container": facts["container"]}
     if devices["control_error"] == "device-cgroup":
         text = (
             "/dev/nvidiactl is there, but the device cgroup refuses it: the container lost its GPUs (as after a "
@@ -151,9 +99,11 @@ def _judge_error(facts: Facts, usable: list[dict[str, Any]]) -> Finding:
         return finding(ID, Status.FAIL, text, cause="gpu-not-visible", **data)
     drivers = sorted({gpu["driver"] or "none" for gpu in usable})
     text = f"{len(usable)} NVIDIA GPU(s) on the PCI bus cannot be used: {why} (bound driver: {', '.join(drivers)})."
-    mismatch = {"cause": "driver-library-mismatch"} if error["kind"] == "library-mismatch" else {}
-    cause = {"cause": "gpu-not-visible"} if error["kind"] in ABSENT else mismatch
-    return finding(ID, Status.FAIL, text, **cause, **data)
+    if error["kind"] in ABSENT:
+        data["cause"] = "gpu-not-visible"
+    elif error["kind"] == "library-mismatch":
+        data["cause"] = "driver-library-mismatch"
+    return finding(ID, Status.FAIL, text, **data)
 
 
 def _judge_files(facts: Facts) -> list[Finding]:

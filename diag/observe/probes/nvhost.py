@@ -108,3 +108,9 @@ def cuda_users(root: Root, minor: int) -> list[int]:
     wanted = {f"/dev/nvidia{minor}", "/dev/nvidia-uvm"}
     pids = [int(name) for name in root.names("/proc") if name.isdigit()]
     return [pid for pid in pids if wanted <= set(read_descriptors(root, pid) or ())]
+
+
+def boot_time(root: Root) -> float | None:
+    """Epoch seconds of the boot, from /proc/stat."""
+    match = re.search(r"^btime (\d+)", root.read("/proc/stat") or "", re.MULTILINE)
+    return float(match.group(1)) if match else None
