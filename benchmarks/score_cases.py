@@ -20,6 +20,7 @@ from diag.diagnose.pipeline import evidence_of
 from diag.model import Role
 from diag.observe.logs.reading import build_reader
 from diag.playbooks.base import load_base
+from diag.system import UserError
 
 
 @dataclass
@@ -55,7 +56,10 @@ def read_case(folder: Path) -> dict[str, Any]:
 
 def score(folders: list[Path]) -> Score:
     """Diagnose every case below the folders."""
-    base = load_base()
+    broken: list[UserError] = []
+    base = load_base(broken=broken)
+    for error in broken:
+        print(f"left out: {error}", file=sys.stderr)
     reader = build_reader(base)
     result = Score()
     for folder in sorted(path.parent for top in folders for path in top.rglob("case.yaml")):

@@ -43,11 +43,12 @@ def playbook_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*.yaml") if path.is_file())
 
 
-def load_base(extra: Sequence[Path] = (), *, samples: bool = False) -> Base:
+def load_base(extra: Sequence[Path] = (), *, samples: bool = False, broken: list[UserError] | None = None) -> Base:
     """Load the project's playbooks and those of the `extra` folders.
 
     Without `samples` a cached or compiled form is taken where it is up to date. Raises UserError for a
-    playbook that does not load and for ids that occur twice.
+    playbook that does not load and for ids that occur twice; with a `broken` list, such files are put there
+    and left out (for authors who work on several at once).
     """
     folders = [home(), *extra]
     for folder in extra:
@@ -56,8 +57,8 @@ def load_base(extra: Sequence[Path] = (), *, samples: bool = False) -> Base:
     files = [path for folder in folders for path in playbook_files(folder)]
     if not files:
         raise UserError("holds no playbooks", where=str(folders[0]), code="empty-base")
-    if samples:
-        return Base(_load_all(files), _key(files))
+    if samples or broken is not None:
+        return Base(_load_all(files, broken), _key(files))
     compiled = folders[0] / COMPILED
     if not extra and compiled.is_file():
         stored = _read_stored(compiled)
@@ -75,12 +76,18 @@ def load_base(extra: Sequence[Path] = (), *, samples: bool = False) -> Base:
     return Base(playbooks, key, cache)
 
 
-def _load_all(files: Sequence[Path]) -> dict[str, Playbook]:
+def _load_all(files: Sequence[Path], broken: list[UserError] | None = None) -> dict[str, Playbook]:
     from diag.playbooks.load import load_playbook
 
     found: dict[str, Playbook] = {}
     for path in files:
-        playbook = load_playbook(path)
+        try:
+            playbook = load_playbook(path)
+        except UserError as error:
+            if broken is None:
+                raise
+            broken.append(error)
+            continue
         if playbook.id in found:
             raise UserError(f"id {playbook.id!r} is already taken by {found[playbook.id].source}", where=str(path))
         found[playbook.id] = playbook

@@ -16,7 +16,7 @@ if sys.version_info >= (3, 11):
 else:
     import sre_parse
 
-MIN_LITERAL = 4
+MIN_LITERAL = 3
 """Shorter strings occur everywhere and would make every line a candidate."""
 
 MAX_CHOICES = 40
@@ -33,6 +33,16 @@ def required_literals(pattern: str) -> tuple[str, ...]:
 
     Raises PatternError where there is none of useful length or the pattern is not plain and linear.
     """
+    best = _best(check_linear(pattern))
+    if not best or min(map(len, best)) < MIN_LITERAL:
+        raise PatternError(f"no literal of {MIN_LITERAL} or more characters must occur in {pattern!r}")
+    if len(best) > MAX_CHOICES:
+        raise PatternError("too many alternatives: split the pattern")
+    return tuple(sorted(best))
+
+
+def check_linear(pattern: str) -> Any:
+    """Parse a pattern and refuse what is not plain and linear. Returns the parsed form."""
     try:
         tree = sre_parse.parse(pattern)
     except re.error as error:
@@ -40,12 +50,7 @@ def required_literals(pattern: str) -> tuple[str, ...]:
     if tree.state.flags & ~re.UNICODE.value:
         raise PatternError("flags such as (?i) are not allowed: spell the cases out")
     _refuse_costly(tree, depth=0)
-    best = _best(tree)
-    if not best or min(map(len, best)) < MIN_LITERAL:
-        raise PatternError(f"no literal of {MIN_LITERAL} or more characters must occur in it")
-    if len(best) > MAX_CHOICES:
-        raise PatternError("too many alternatives: split the pattern")
-    return tuple(sorted(best))
+    return tree
 
 
 def _score(choice: Iterable[str]) -> tuple[int, int]:
@@ -107,6 +112,31 @@ def _refuse_costly(sequence: Any, depth: int) -> None:
 
 def _is_loop(sequence: Any) -> bool:
     return len(sequence) > 0
+
+
+def split_alternatives(expression: str) -> list[str]:
+    """Top-level alternatives one by one: each has better literals than the union."""
+    parts, depth, start = [], 0, 0
+    escaped = in_class = False
+    for position, char in enumerate(expression):
+        if escaped:
+            escaped = False
+        elif char == "\\":
+            escaped = True
+        elif char == "[" and not in_class:
+            in_class = True
+        elif char == "]" and in_class:
+            in_class = False
+        elif in_class:
+            continue
+        elif char == "(":
+            depth += 1
+        elif char == ")":
+            depth -= 1
+        elif char == "|" and depth == 0:
+            parts.append(expression[start:position])
+            start = position + 1
+    return [*parts, expression[start:]]
 
 
 def all_literals(patterns: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diag.model import Phase
-from diag.playbooks.literals import PatternError, all_literals
+from diag.playbooks.literals import PatternError, all_literals, check_linear, split_alternatives
 from diag.playbooks.schema import (
     COMPARISONS,
     LAYERS,
@@ -164,9 +164,12 @@ def _signal(reader: _Reader, name: str, raw: Any) -> Signal:
     patterns: tuple[str, ...] = ()
     literals: tuple[tuple[str, ...], ...] = ()
     if kind in ("log", "exception"):
-        patterns = reader.texts(raw[kind], place)
+        patterns = tuple(part for text in reader.texts(raw[kind], place) for part in split_alternatives(text))
         try:
-            literals = all_literals(patterns)
+            if kind == "log":
+                literals = all_literals(patterns)
+            for pattern in patterns:
+                check_linear(pattern)
         except PatternError as error:
             raise reader.fail(place, str(error)) from None
     return Signal(

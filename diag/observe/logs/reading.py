@@ -17,7 +17,7 @@ from diag.observe.logs.opening import Skipped, Source
 from diag.observe.logs.scanner import Counter, LinePattern, Scanner, build_scanner, candidates, compiled
 from diag.observe.logs.tracebacks import Traceback, read_traceback
 from diag.playbooks.base import Base
-from diag.playbooks.literals import PatternError, required_literals
+from diag.playbooks.literals import PatternError, required_literals, split_alternatives
 
 MAX_KEPT = 400
 """Observations kept per pattern and file: the first ones, and the last few for what happened at the end."""
@@ -110,34 +110,9 @@ def _internal_patterns() -> list[LinePattern]:
     rows += [("@framework", name, expression) for name, expression in fact_table.FRAMEWORKS]
     found = []
     for owner, name, expression in rows:
-        for part in _split_alternatives(expression):
+        for part in split_alternatives(expression):
             found.append(LinePattern(owner, name, part, _literals(part)))
     return found
-
-
-def _split_alternatives(expression: str) -> list[str]:
-    """Top-level alternatives one by one: each has better literals than the union."""
-    parts, depth, start = [], 0, 0
-    escaped = in_class = False
-    for position, char in enumerate(expression):
-        if escaped:
-            escaped = False
-        elif char == "\\":
-            escaped = True
-        elif char == "[" and not in_class:
-            in_class = True
-        elif char == "]" and in_class:
-            in_class = False
-        elif in_class:
-            continue
-        elif char == "(":
-            depth += 1
-        elif char == ")":
-            depth -= 1
-        elif char == "|" and depth == 0:
-            parts.append(expression[start:position])
-            start = position + 1
-    return [*parts, expression[start:]]
 
 
 def _literals(expression: str) -> tuple[str, ...]:
