@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -178,3 +180,26 @@ def spans_nodes(environment: Mapping[str, str]) -> bool:
     return (
         number("NNODES", "SLURM_NNODES", "SLURM_JOB_NUM_NODES", "GROUP_WORLD_SIZE") > 1 or world > local > 0
     )
+
+
+def find_patient_python(root: Root, env: Mapping[str, str], given: str | None) -> tuple[str | None, str]:
+    """The interpreter the launch uses (or would use from this shell) and how we know; (None, why) if there is none.
+
+    Order: the one given, that of a running rank, the active virtual environment or conda prefix, PATH, our own.
+    /proc/PID/exe does not serve: it resolves a virtual environment's python to the one it was made from.
+    """
+    if given:
+        return given, "given with --python"
+    for member in find_job(root):
+        argv = member.process.argv
+        if argv and argv[0].startswith("/") and _PYTHON.search(argv[0]) and os.access(argv[0], os.X_OK):
+            return argv[0], f"of {member.label}"
+    for variable in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+        candidate = f"{env.get(variable, '')}/bin/python"
+        if env.get(variable) and os.access(candidate, os.X_OK):
+            return candidate, f"of {variable}"
+    for name in ("python3", "python"):
+        found = shutil.which(name, path=env.get("PATH", ""))
+        if found:
+            return found, "first on PATH"
+    return None, "no running rank, no virtual environment, and no python on PATH"
