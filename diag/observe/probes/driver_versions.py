@@ -19,7 +19,7 @@ from diag.model import Finding, Reason, Status
 from diag.observe.probes.cudalib import find_libcuda, find_torch, loaded_libcuda
 from diag.observe.probes.interface import Facts, Probe, Setup, finding
 from diag.observe.probes.nvhost import kernel_module, pci_gpus
-from diag.observe.probes.nvml import explain_error, open_nvml
+from diag.observe.probes.nvml import ABSENT, explain_error, open_nvml
 from diag.observe.probes.tables import table, version_key
 
 ID = "driver.versions"
@@ -66,7 +66,13 @@ def judge(facts: Facts) -> list[Finding]:
 
 
 def _judge_absent(facts: Facts) -> Finding:
-    libraries = facts["libcuda"]
+    libraries, error = facts["libcuda"], facts["nvml"]["error"]
+    if error is not None and error["kind"] not in ABSENT:
+        text = f"An NVIDIA driver is there, but does not tell its version: {explain_error(error)}."
+        data: dict[str, Any] = {"error": error}
+        if error["kind"] == "library-mismatch":
+            data["cause"] = "driver-library-mismatch"
+        return finding(ID, Status.FAIL, text, **data)
     if facts["pci_gpus"]:
         return finding(
             ID,
@@ -105,7 +111,7 @@ def _judge_halves(facts: Facts) -> Finding:
             " and ".join(f"{name} {number}" for name, number in others.items())
             or "NVML of another version (error 18)"
         )
-        text = f"The kernel module is {version}, but processes get {seen}: no CUDA program starts; {remedy}."
+        text = f"The {'kernel module' if module else 'driver'} is {version}, but processes get {seen}: no CUDA program starts; {remedy}."
         cause = "driver-library-mismatch"
         return finding(ID, Status.FAIL, text, cause=cause, kernel_module=version, remedy=remedy, **others)
     flavor = f" ({module['flavor']} kernel module)" if module else ""

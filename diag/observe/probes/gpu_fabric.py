@@ -26,7 +26,7 @@ from diag.observe.probes.nvhost import (
     pci_functions,
     processes_named,
 )
-from diag.observe.probes.nvml import explain_error, open_nvml
+from diag.observe.probes.nvml import ABSENT, explain_error, open_nvml
 from diag.observe.probes.tables import version_key
 from diag.system import Root, run_command
 
@@ -99,7 +99,8 @@ def _packaged(status: str) -> str | None:
 
 def judge(facts: Facts) -> list[Finding]:
     """Fabric, IMEX and GPUDirect, each only where it applies."""
-    if facts["error"] is not None and facts["driver_version"] is None:
+    absent = facts["error"] is not None and facts["error"]["kind"] in ABSENT
+    if absent and facts["driver_version"] is None:
         text = "No NVIDIA GPU answers here, so there is no NVLink fabric to look at."
         return [finding(ID, Status.SKIP, text, reason=Reason.NOT_APPLICABLE)]
     found = [*_judge_state(facts), *_judge_manager(facts), *_judge_imex(facts), *_judge_gpudirect(facts)]

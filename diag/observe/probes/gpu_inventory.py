@@ -17,7 +17,7 @@ from diag.model import Finding, Reason, Status
 from diag.observe.probes.gpuread import read_gpu
 from diag.observe.probes.interface import Facts, Probe, Setup, finding
 from diag.observe.probes.nvhost import pci_gpus
-from diag.observe.probes.nvml import ABSENT, explain_error, open_nvml
+from diag.observe.probes.nvml import ABSENT, GONE, explain_error, open_nvml
 
 ID = "gpu.inventory"
 
@@ -96,7 +96,7 @@ def _judge_error(error: Facts, facts: Facts) -> Finding:
         return finding(
             ID,
             Status.SKIP,
-            f"No NVIDIA GPU here: none on the PCI bus, and {why}.",
+            f"No NVIDIA GPU here: none seen on the PCI bus, and {why}.",
             reason=Reason.NOT_APPLICABLE,
         )
     if kind == "no-permission":
@@ -137,7 +137,7 @@ def _judge_gpu(gpu: Facts, peer_links: int) -> list[Finding]:
     subject = f"GPU {gpu['index']}"
     if gpu["error"] is not None:
         kind = gpu["error"]["kind"]
-        lost = kind in ("gpu-lost", "reset-required")
+        lost = kind in GONE
         data: dict[str, Any] = {"cause": "gpu-xid-hardware"} if lost else {}
         return [
             finding(
@@ -164,12 +164,12 @@ def _faults(gpu: Facts) -> list[_Verdict]:
     """Signs of failing hardware."""
     found: list[_Verdict] = []
     hardware = {"cause": "gpu-xid-hardware"}
-    lost = [name for name, error in gpu["errors"].items() if error["kind"] in ("gpu-lost", "reset-required")]
+    lost = [name for name, error in gpu["errors"].items() if error["kind"] in GONE]
     if lost:
         found.append(
             (
                 Status.FAIL,
-                f"it has left the bus or waits for a reset (NVML failed on {', '.join(lost)})",
+                f"it has left the bus or waits for a reset (NVML failed on {', '.join(lost[:3])})",
                 hardware,
             )
         )

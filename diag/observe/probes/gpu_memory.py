@@ -108,7 +108,9 @@ def judge(facts: Facts) -> list[Finding]:
         return [
             finding(ID, Status.SKIP, "No NVIDIA GPU here, so no GPU memory.", reason=Reason.NOT_APPLICABLE)
         ]
-    reason = Reason.PERMISSION if error["kind"] == "no-permission" else Reason.TOOL_MISSING
+    reason = Reason.PERMISSION if error["kind"] == "no-permission" else Reason.CRASHED
+    if error["kind"] in ABSENT:
+        reason = Reason.TOOL_MISSING
     return [
         finding(ID, Status.UNKNOWN, f"GPU memory could not be read: {explain_error(error)}.", reason=reason)
     ]
@@ -190,7 +192,7 @@ def _unowned(gpu: Facts, facts: Facts) -> tuple[str, str]:
         return "processes that NVML does not list here", "unreadable"
     if not facts["all_pids_visible"]:
         return "no process of this container: by others outside it, or left over", "invisible"
-    return "no living process (left over; a GPU reset frees it)", "gone"
+    return "no living process (left over; resetting the GPU or rebooting frees it)", "gone"
 
 
 def _gib(count: int | None) -> str:

@@ -77,7 +77,7 @@ def _judge_error(facts: Facts, usable: list[dict[str, Any]]) -> Finding:
         return finding(ID, Status.UNKNOWN, text, reason=Reason.TOOL_MISSING)
     if error["kind"] in ABSENT and not usable and not facts["kernel_module"]:
         passed = len(facts["pci_gpus"])
-        text = "No NVIDIA GPU on the PCI bus, so there is nothing to see."
+        text = "No NVIDIA GPU seen on the PCI bus, and no driver: there is nothing to show."
         if passed:
             text = f"{passed} NVIDIA GPU(s) on the bus belong to virtual machines (driver vfio-pci), none to this node."
         return finding(ID, Status.SKIP, text, reason=Reason.NOT_APPLICABLE)
@@ -98,6 +98,10 @@ def _judge_error(facts: Facts, usable: list[dict[str, Any]]) -> Finding:
         )
         return finding(ID, Status.FAIL, text, cause="gpu-not-visible", **data)
     drivers = sorted({gpu["driver"] or "none" for gpu in usable})
+    if not usable:
+        data["cause"] = "driver-library-mismatch" if error["kind"] == "library-mismatch" else None
+        data = {name: value for name, value in data.items() if value is not None}
+        return finding(ID, Status.FAIL, f"No GPU can be used from here: {why}.", **data)
     text = f"{len(usable)} NVIDIA GPU(s) on the PCI bus cannot be used: {why} (bound driver: {', '.join(drivers)})."
     if error["kind"] in ABSENT:
         data["cause"] = "gpu-not-visible"

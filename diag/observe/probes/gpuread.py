@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
 from diag.observe.probes.interface import Facts
-from diag.observe.probes.nvml import Nvml, not_supported
+from diag.observe.probes.nvml import GONE, Nvml, not_supported
 
 ARCHITECTURES = {
     2: "kepler", 3: "maxwell", 4: "pascal", 5: "volta", 6: "turing", 7: "ampere", 8: "ada", 9: "hopper",
@@ -53,7 +54,9 @@ class _Reader:
 def read_gpu(nvml: Nvml, index: int) -> Facts:
     """Everything about one GPU; only {index, error} where NVML gives no handle."""
     handle, error = nvml.ask("nvmlDeviceGetHandleByIndex", index)
-    if error is not None:
+    if error is None:
+        error = nvml.ask("nvmlDeviceGetName", handle)[1]  # a lost GPU may still have a handle
+    if error is not None and (handle is None or error["kind"] in GONE):
         return {"index": index, "error": error}
     ask = _Reader(nvml, handle)
     gpu: Facts = {"index": index, "error": None}
@@ -183,7 +186,8 @@ def read_fabric(nvml: Nvml, handle: Any) -> Facts | None:
         return None
     info = shape()
     function = "nvmlDeviceGetGpuFabricInfoV" if hasattr(info, "version") else "nvmlDeviceGetGpuFabricInfo"
-    if nvml.ask(function, handle, info)[1] is not None or info.state == 0:
+    # nvidia-ml-py hands its argument on as it is: NVML wants the structure's address
+    if nvml.ask(function, handle, ctypes.byref(info))[1] is not None or info.state == 0:
         return None
     return {
         "state": _nth(FABRIC_STATES, info.state),

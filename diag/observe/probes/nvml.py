@@ -92,6 +92,10 @@ def open_nvml() -> Iterator[Nvml]:
         pynvml.nvmlShutdown()
 
 
+GONE = ("gpu-lost", "reset-required")
+"""Kinds that say: this GPU does nothing more before a reset or reboot."""
+
+
 def explain_error(error: ErrorFacts) -> str:
     """One sentence about why NVML did not start."""
     return {
@@ -99,7 +103,7 @@ def explain_error(error: ErrorFacts) -> str:
         "library-not-found": "there is no libnvidia-ml.so.1",
         "binding-missing": "the Python package nvidia-ml-py is not installed beside diag",
         "library-mismatch": "the NVML library and the kernel module are of different driver versions",
-        "gpu-lost": "a GPU has fallen off the bus",
+        "gpu-lost": "the GPU has fallen off the bus",
         "no-permission": "this user may not open the NVIDIA device files",
         "unknown": "NVML gives only its unknown error (999), as when a container has lost its device permissions",
     }.get(error["kind"], f"NVML says: {error['message']}")
