@@ -84,6 +84,10 @@ class Matcher:
         hits = SignalHits(signal)
         if signal.kind == "log":
             hits.lines = self.index.get(f"{self.playbook.id}/{signal.name}", [])
+            if signal.conditions:   # on the captures: `s_per_it above 8`
+                hits.lines = [one for one in hits.lines
+                              if all(holds(condition, {key: [str(value)] for key, value in one.fields.items()})
+                                     for condition in signal.conditions)]
         elif signal.kind == "exception":
             hits.lines = [
                 one for item in self.evidence.files for one in item.exceptions if _exception_fits(signal, one)

@@ -162,12 +162,14 @@ def _signal(reader: _Reader, name: str, raw: Any) -> Signal:
     kind = kinds[0]
     says = reader.choice(raw.get("says", "context"), f"{place}.says", SAYS)
     patterns: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
     literals: tuple[tuple[str, ...], ...] = ()
     if kind in ("log", "exception"):
-        patterns = tuple(part for text in reader.texts(raw[kind], place) for part in split_alternatives(text))
+        patterns = reader.texts(raw[kind], place)
         try:
             if kind == "log":
-                literals = all_literals(patterns)
+                parts = tuple(part for text in patterns for part in split_alternatives(text))
+                literals = all_literals(parts)
             for pattern in patterns:
                 check_linear(pattern)
         except PatternError as error:
@@ -177,6 +179,7 @@ def _signal(reader: _Reader, name: str, raw: Any) -> Signal:
         kind=kind,
         says=says,
         patterns=patterns,
+        parts=parts,
         literals=literals,
         frames=reader.texts(raw.get("frames"), f"{place}.frames"),
         check=reader.text(raw["finding"], place) if kind == "finding" else "",

@@ -44,8 +44,10 @@ class Signal:
     kind: str
     says: str = "context"
     patterns: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    """The patterns' top-level alternatives, each with its own entry in `literals`."""
     literals: tuple[tuple[str, ...], ...] = ()
-    """Per pattern: strings of which one must occur in a line before the pattern is tried."""
+    """Per part: strings of which one must occur in a line before the part is tried."""
     frames: tuple[str, ...] = ()
     check: str = ""
     statuses: tuple[str, ...] = ()

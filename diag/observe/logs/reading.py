@@ -93,7 +93,7 @@ def build_reader(base: Base, on_bytes: Callable[[int], None] | None = None) -> L
             if signal.kind == "log":
                 patterns += [
                     LinePattern(playbook.id, signal.name, expression, literals)
-                    for expression, literals in zip(signal.patterns, signal.literals, strict=True)
+                    for expression, literals in zip(signal.parts, signal.literals, strict=True)
                 ]
     scanner = build_scanner(patterns, cache=base.cache, key=base.key)
     return LogReader(scanner, patterns, on_bytes)
