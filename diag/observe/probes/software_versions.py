@@ -92,15 +92,12 @@ def collect(setup: Setup) -> Facts:
         problem = "missing" if outcome.missing else "permission" if outcome.denied else "crashed"
         return facts | {"problem": problem, "said": (lines or ["no output"])[-1][:300]}
     text = answer.pop("torch_version_py") or ""
-    built = {
-        name: value
-        for name, value in re.findall(r"^(__version__|cuda|hip)\b[^=\n]*= *['\"]([^'\"]*)['\"]", text, re.M)
-    }
+    built = dict(re.findall(r"^(__version__|cuda|hip)\b[^=\n]*= *['\"]([^'\"]*)['\"]", text, re.M))
     return facts | {"answer": {**answer, "torch": built}}
 
 
 def _mapped(root: Root) -> list[dict[str, Any]]:
-    found = []
+    found: list[dict[str, Any]] = []
     versions: dict[str, str | None] = {}
     for member in find_job(root):
         if not member.computes or len(found) >= 64:
@@ -136,10 +133,10 @@ def judge(facts: Facts) -> list[Finding]:
         if name in versions:
             versions.setdefault("nccl", versions[name])
     loaded = {one["version"] for process in facts["processes"] for one in process["nccl"] if one["version"]}
-    for package, first, good, text, source in KNOWN_BAD:
+    for package, first, good, effect, source in KNOWN_BAD:
         for version in sorted(loaded) if package == "nccl" and loaded else [versions.get(package, "")]:
             if version and _key(first) <= _key(version) < _key(good):
-                text = f"{package} {version}: {text} ({source})"
+                text = f"{package} {version}: {effect} ({source})"
                 found.append(finding(ID, Status.WARN, text, subject=package, version=version, fixed_in=good))
     return found
 
