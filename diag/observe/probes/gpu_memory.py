@@ -40,7 +40,7 @@ def collect(setup: Setup) -> Facts:
             "error": nvml.error,
             "driver_version": nvml.value("nvmlSystemGetDriverVersion") if nvml.error is None else None,
             "pci_gpus": len(pci_gpus(setup.root)),
-            "all_pids_visible": in_first_pid_namespace(),
+            "all_pids_visible": in_first_pid_namespace(setup.root),
             "caller_uid": os.getuid(),
             "launch_since_s": setup.launch_since_s,
         }
@@ -63,7 +63,7 @@ def _read(nvml: Nvml, index: int, setup: Setup) -> Facts:
     gpu |= {"total_bytes": memory.total, "free_bytes": memory.free, "used_bytes": memory.used}
     gpu["reserved_bytes"] = getattr(memory, "reserved", None)
     gpu["holders"], gpu["holders_error"] = _holders(nvml, handle, setup)
-    if gpu["holders_error"] is not None or not in_first_pid_namespace():
+    if gpu["holders_error"] is not None or not in_first_pid_namespace(setup.root):
         minor = nvml.value("nvmlDeviceGetMinorNumber", handle)
         gpu["local_pids"] = cuda_users(setup.root, index if minor is None else minor)
     return gpu

@@ -80,19 +80,13 @@ def _open_error(root: Root) -> str | None:
 
 def in_container(root: Root) -> bool:
     """True if this looks like a container: the usual marker files, or a PID namespace of its own."""
-    if root.exists("/.dockerenv") or root.exists("/run/.containerenv"):
-        return True
-    if root.path == "/":
-        return not in_first_pid_namespace()
-    return False
+    marked = root.exists("/.dockerenv") or root.exists("/run/.containerenv")
+    return marked or not in_first_pid_namespace(root)
 
 
-def in_first_pid_namespace() -> bool:
+def in_first_pid_namespace(root: Root) -> bool:
     """True if every process of the machine can be seen (their pids, not their memory)."""
-    try:
-        return os.stat("/proc/self/ns/pid").st_ino == INIT_PID_NAMESPACE  # noqa: PTH116  # a magic link: follow it
-    except OSError:
-        return True
+    return root.link("/proc/self/ns/pid") in (None, f"pid:[{INIT_PID_NAMESPACE}]")
 
 
 def processes_named(root: Root, name: str) -> list[int]:
