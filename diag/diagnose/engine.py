@@ -129,7 +129,7 @@ def _explain_echoes(found: Sequence[Candidate]) -> None:
             continue
         for name in _explained(cause.playbook, by_id):
             echo = by_id.get(name)
-            if echo is None or echo is cause or cause.strength.order > max(echo.strength.order, 1 if cause.failing else 0):
+            if echo is None or echo is cause or _too_weak(cause, echo):
                 continue
             if cause.playbook.id in echo.playbook.explains and not echo.playbook.yields and _rank(echo) < _rank(cause):
                 continue
@@ -138,6 +138,14 @@ def _explain_echoes(found: Sequence[Candidate]) -> None:
             cause.echoes.append(name)
             if echo.explained_by is None or _rank(cause) < _rank(by_id[echo.explained_by]):
                 echo.explained_by = cause.playbook.id
+
+
+def _too_weak(cause: Candidate, echo: Candidate) -> bool:
+    """What is proven needs as much to explain it; a hint explains what it predicts unless its playbook forbids."""
+    if cause.strength.order <= echo.strength.order:
+        return False
+    capped = all(match.clause.ceiling == "possible" for match in cause.matches) and not cause.findings
+    return echo.strength is Strength.PROVEN or capped
 
 
 def _reaches(one: Candidate, target: str, by_id: Mapping[str, Candidate]) -> bool:

@@ -17,7 +17,7 @@ else:
     import sre_parse
 
 MIN_LITERAL = 3
-"""Shorter strings occur everywhere and would make every line a candidate."""
+"""In bytes of UTF-8. Shorter strings occur everywhere and would make every line a candidate."""
 
 MAX_CHOICES = 40
 
@@ -34,7 +34,7 @@ def required_literals(pattern: str) -> tuple[str, ...]:
     Raises PatternError where there is none of useful length or the pattern is not plain and linear.
     """
     best = _best(check_linear(pattern))
-    if not best or min(map(len, best)) < MIN_LITERAL:
+    if not best or min(len(text.encode()) for text in best) < MIN_LITERAL:
         raise PatternError(f"no literal of {MIN_LITERAL} or more characters must occur in {pattern!r}")
     if len(best) > MAX_CHOICES:
         raise PatternError("too many alternatives: split the pattern")
