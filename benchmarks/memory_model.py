@@ -19,9 +19,16 @@ from diag.diagnose.plans.models import facts_of_model
 from diag.model.launch import Hardware, Service, Setting
 
 OPTIONS = {
-    "gpu_memory_utilization": "gpu-memory-utilization", "mem_fraction_static": "mem-fraction-static", "max_model_len": "max-model-len",
-    "max_num_seqs": "max-num-seqs", "max_num_batched_tokens": "max-num-batched-tokens", "dtype": "dtype", "quantization": "quantization",
-    "kv_cache_dtype": "kv-cache-dtype", "enforce_eager": "enforce-eager", "engine_version": "engine.version",
+    "gpu_memory_utilization": "gpu-memory-utilization",
+    "mem_fraction_static": "mem-fraction-static",
+    "max_model_len": "max-model-len",
+    "max_num_seqs": "max-num-seqs",
+    "max_num_batched_tokens": "max-num-batched-tokens",
+    "dtype": "dtype",
+    "quantization": "quantization",
+    "kv_cache_dtype": "kv-cache-dtype",
+    "enforce_eager": "enforce-eager",
+    "engine_version": "engine.version",
 }
 
 
@@ -58,8 +65,13 @@ def service_of(case: dict[str, Any]) -> Service:
     """The plan that a row describes."""
     options = {name: Setting(case[key]) for key, name in OPTIONS.items() if case.get(key) is not None}
     return Service(
-        case["id"], framework=case["engine"], model=case["model"], tensor_parallel_size=case.get("tp"),
-        pipeline_parallel_size=case.get("pp"), data_parallel_size=case.get("dp"), options=options,
+        case["id"],
+        framework=case["engine"],
+        model=case["model"],
+        tensor_parallel_size=case.get("tp"),
+        pipeline_parallel_size=case.get("pp"),
+        data_parallel_size=case.get("dp"),
+        options=options,
     )
 
 
@@ -73,9 +85,22 @@ def rows(path: str) -> Iterator[Row]:
         if hardware.gpu_name is None and total is None:
             hardware = Hardware()
         free = case.get("free_at_start_gib")
-        found = estimate(service_of(case), hardware, facts_of_model(case["model"]), free_bytes=int(free * GIB) if free else None)
+        found = estimate(
+            service_of(case),
+            hardware,
+            facts_of_model(case["model"]),
+            free_bytes=int(free * GIB) if free else None,
+        )
         label = f"{case['model'].split('/')[-1]} TP{case.get('tp', 1)} {case['engine']} {case.get('engine_version', '?')}"
-        yield Row(case["id"], label, str(case.get("outcome")), found, case.get("weights_gib_per_gpu"), case.get("kv_gib_per_gpu"), case.get("kv_tokens"))
+        yield Row(
+            case["id"],
+            label,
+            str(case.get("outcome")),
+            found,
+            case.get("weights_gib_per_gpu"),
+            case.get("kv_gib_per_gpu"),
+            case.get("kv_tokens"),
+        )
 
 
 def within(found: list[Row], which: str, limit: float) -> tuple[int, int]:
@@ -91,22 +116,35 @@ def main(path: str) -> None:
     for row in found:
         cells = []
         for which, printed, predicted, width in (
-            ("weights", row.weights_gib, row.estimate.weights_bytes_per_gpu, 22), ("cache", row.cache_gib, row.estimate.kv_cache_bytes_per_gpu, 22),
+            ("weights", row.weights_gib, row.estimate.weights_bytes_per_gpu, 22),
+            ("cache", row.cache_gib, row.estimate.kv_cache_bytes_per_gpu, 22),
             ("tokens", row.tokens, row.estimate.kv_cache_tokens, 30),
         ):
             error = row.error(which)
             if which == "tokens":
-                cells.append((f"{predicted}/{printed} {error:+.1%}" if error is not None else "-").rjust(width))
+                cells.append(
+                    (f"{predicted}/{printed} {error:+.1%}" if error is not None else "-").rjust(width)
+                )
             else:
-                cells.append((f"{(predicted or 0) / GIB:.2f}/{printed} {error:+.1%}" if error is not None else "-").rjust(width))
-        print(f"{row.id:6}{row.label[:63]:64}{''.join(cells)}  {'fits' if row.estimate.fits else row.estimate.stage} | {row.outcome[:40]}")
+                cells.append(
+                    (
+                        f"{(predicted or 0) / GIB:.2f}/{printed} {error:+.1%}" if error is not None else "-"
+                    ).rjust(width)
+                )
+        print(
+            f"{row.id:6}{row.label[:63]:64}{''.join(cells)}  {'fits' if row.estimate.fits else row.estimate.stage} | {row.outcome[:40]}"
+        )
     for which, limit in (("weights", 0.03), ("tokens", 0.10)):
         good, all_rows = within(found, which, limit)
         print(f"{which}: {good} of {all_rows} within {limit:.0%}")
     failed = [row for row in found if row.failed_for_memory]
-    print(f"failed for memory: {len(failed)}, of them called fitting: {sum(row.estimate.fits is True for row in failed)}")
+    print(
+        f"failed for memory: {len(failed)}, of them called fitting: {sum(row.estimate.fits is True for row in failed)}"
+    )
     started = [row for row in found if not row.failed_for_memory and row.estimate.fits is not None]
-    print(f"started: {len(started)}, of them called not fitting: {sum(row.estimate.fits is False for row in started)}")
+    print(
+        f"started: {len(started)}, of them called not fitting: {sum(row.estimate.fits is False for row in started)}"
+    )
 
 
 if __name__ == "__main__":

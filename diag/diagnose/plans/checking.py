@@ -1,0 +1,87 @@
+"""All judges over all plans. Judges are found by looking: every module `judge_*.py` with an attribute `JUDGES`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from functools import cache
+
+import diag.diagnose.plans as package
+from diag.diagnose.plans.case import Case, Judge, judged
+from diag.diagnose.plans.model_facts import ModelFacts
+from diag.model import Finding, Reason, Status
+from diag.model.launch import Hardware, LaunchPlan
+
+
+@cache
+def judges() -> tuple[Judge, ...]:
+    """Every judge, in the order of the files' names."""
+    found: list[Judge] = []
+    for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda each: each.name):
+        if module.name.startswith("judge_"):
+            found += importlib.import_module(f"{package.__name__}.{module.name}").JUDGES
+    return tuple(found)
+
+
+def check_plans(
+    plans: Sequence[LaunchPlan], hardware: Hardware | None, model: ModelFacts | None = None
+) -> list[Finding]:
+    """Judge every plan on its own. Findings are `ok` where all is well, `skip` where something was not known."""
+    findings: list[Finding] = []
+    for plan in plans:
+        findings += check_plan(plan, hardware, model)
+    return findings
+
+
+def check_plan(plan: LaunchPlan, hardware: Hardware | None, model: ModelFacts | None = None) -> list[Finding]:
+    """Judge one plan. At least one finding, also for a plan without any service that we know."""
+    case = Case(plan, hardware, model)
+    found: list[Finding] = []
+    for judge in judges():
+        found += judge(case)
+    found = _distinct(found)
+    for problem in plan.problems:
+        found.append(
+            judged(
+                "plan-unreadable-part",
+                None,
+                Status.WARN if "twice" in problem else Status.OK,
+                problem,
+                note=True,
+                certain=False,
+            )
+        )
+    if case.engines and (hardware is None or hardware.gpus_per_node is None):
+        found.append(
+            judged(
+                "gpu-count",
+                None,
+                Status.SKIP,
+                "GPUs wanted were not compared: how many there are is not known (give --gpus)",
+                reason=Reason.NOT_APPLICABLE,
+            )
+        )
+    if not any(finding.status in (Status.FAIL, Status.WARN) for finding in found):
+        names = ", ".join(service.name for service in plan.services[:6])
+        found.append(
+            judged(
+                "plan",
+                None,
+                Status.OK,
+                f"{plan.source or plan.kind}: nothing wrong found in {len(plan.services)} service{'s' if len(plan.services) != 1 else ''}"
+                + (f" ({names})" if names else ""),
+            )
+        )
+    return found
+
+
+def _distinct(findings: list[Finding]) -> list[Finding]:
+    seen: set[tuple[str, str, str]] = set()
+    kept = []
+    for finding in findings:
+        key = (finding.probe, finding.subject, finding.summary)
+        if key not in seen:
+            seen.add(key)
+            kept.append(finding)
+    return kept

@@ -1,0 +1,191 @@
+"""GPUs wanted against GPUs there, and parallel sizes against the GPUs of a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from diag.diagnose.plans.case import Case, absent, gpus_wanted, judged, ranks_of, where
+from diag.diagnose.plans.layout import alternatives, sentence, settings_of, solve
+from diag.diagnose.plans.settings import engine_of, pp_of, tp_of
+from diag.model import Finding, Status
+from diag.model.launch import Service
+
+ONE_NODE = ("dynamo-2025", "compose", "command-line", "docker", "shell")
+"""Plans whose services all start on the node where the plan is run."""
+
+
+def wanted(case: Case) -> list[tuple[Service, int, int]]:
+    """(service, replicas, GPUs per replica and node) of everything that takes GPUs."""
+    rows = []
+    for service in case.services:
+        gpus = gpus_wanted(service)
+        if service.gpus_per_replica is None and case.plan.kind == "dynamo-2025" and engine_of(service):
+            gpus = max(gpus, 1)
+        if gpus and not absent(service):
+            rows.append((service, service.replicas if service.replicas is not None else 1, gpus))
+    return rows
+
+
+def judge_count(case: Case) -> Iterator[Finding]:
+    """Sum of replicas × GPUs against the node's GPUs, or the cluster's."""
+    there = case.hardware.gpus_per_node if case.hardware is not None else None
+    if there is None:
+        return
+    rows = wanted(case)
+    nodes = case.hardware.nodes if case.hardware is not None else None
+    for service, _, gpus in rows:
+        if gpus > there:
+            yield judged(
+                "gpu-count-exceeded",
+                service,
+                Status.FAIL,
+                f"{service.name} asks for {gpus} GPUs on one node that has {there}",
+                setting=where(service, "resources.gpu", "tensor-parallel-size"),
+                wanted=gpus,
+                there=there,
+                do=f"Give {service.name} at most {there} GPUs on a node",
+                settings={"resources.gpu": there}
+                if service.gpus_per_replica
+                else {"tensor-parallel-size": there},
+            )
+    if any(gpus > there for _, _, gpus in rows) or not rows:
+        return
+    total = sum(replicas * gpus * max(1, service.nodes_per_replica or 1) for service, replicas, gpus in rows)
+    if nodes is None and case.plan.nodes is None and not case.plan.kind.startswith(ONE_NODE):
+        return
+    all_there = there * (nodes or case.plan.nodes or 1)
+    if total <= all_there or _shares_devices(rows):
+        return
+    sums = " + ".join(f"{service.name} {replicas} × {gpus}" for service, replicas, gpus in rows)
+    first = max(rows, key=lambda row: row[1] * row[2])[0]
+    place = (
+        f"{all_there}"
+        if (nodes or case.plan.nodes or 1) == 1
+        else f"{all_there} ({nodes or case.plan.nodes} nodes of {there})"
+    )
+    yield judged(
+        "gpu-count-exceeded",
+        first,
+        Status.FAIL,
+        f"{total} GPUs wanted ({sums}), {place} there",
+        setting=where(first, "service.workers", "resources.gpu", "replicas", "tensor-parallel-size"),
+        wanted=total,
+        there=all_there,
+        services={service.name: replicas * gpus for service, replicas, gpus in rows},
+        **_smaller(case, total, there, all_there),
+    )
+
+
+def _smaller(case: Case, total: int, there: int, all_there: int) -> dict[str, Any]:
+    """The layout that fits, and the other ways."""
+    layout = solve(case)
+    nodes = f"{_ceil(total, there)} nodes of {there} GPUs for the plan as it is"
+    if layout is None:
+        return {
+            "do": f"No layout of these services fits {all_there} of these GPUs",
+            "settings": {},
+            "alternatives": [*alternatives(case, None), nodes],
+        }
+    settings = {
+        f"{place.service.name}.{name}": value
+        for place in layout.places
+        for name, value in settings_of(place).items()
+    }
+    return {
+        "do": sentence(layout),
+        "settings": settings,
+        "alternatives": [*alternatives(case, layout), nodes],
+    }
+
+
+def _shares_devices(rows: list[tuple[Service, int, int]]) -> bool:
+    """True where the plan itself puts several services onto the same devices by hand."""
+    lists = [
+        str(service.env["CUDA_VISIBLE_DEVICES"].value)
+        for service, _, _ in rows
+        if "CUDA_VISIBLE_DEVICES" in service.env
+    ]
+    return len(lists) == len(rows) and len(set(lists)) < len(lists)
+
+
+def _ceil(number: int, unit: int) -> int:
+    return -(-number // unit)
+
+
+def judge_ranks(case: Case) -> Iterator[Finding]:
+    """Tensor × pipeline × data parallel ranks against the GPUs a worker sees."""
+    for service in case.engines:
+        if service.gpus_per_replica is None or absent(service):
+            continue
+        nodes = max(1, service.nodes_per_replica or 1)
+        seen, ranks = service.gpus_per_replica * nodes, ranks_of(service)
+        if ranks > seen > 0:
+            yield _too_many(service, ranks, seen, nodes)
+        elif (
+            case.plan.kind.startswith(("dynamo", "dgd"))
+            and ranks < seen
+            and service.tensor_parallel_size is None
+        ):
+            yield _tp_missing(case, service, ranks, seen)
+
+
+def _formula(service: Service, ranks: int) -> str:
+    tp, pp = tp_of(service), pp_of(service)
+    parts = [f"tensor-parallel-size {tp}"] + ([f"pipeline-parallel-size {pp}"] if pp > 1 else [])
+    if ranks > tp * pp:
+        parts.append(f"data-parallel-size {ranks // (tp * pp)}")
+    return " × ".join(parts) + (f" = {ranks}" if len(parts) > 1 else "")
+
+
+def _too_many(service: Service, ranks: int, seen: int, nodes: int) -> Finding:
+    place = f"{seen} GPUs" if nodes == 1 else f"{seen} GPUs ({nodes} nodes of {seen // nodes})"
+    return judged(
+        "gpu-count-exceeded",
+        service,
+        Status.FAIL,
+        f"{service.name} starts {ranks} ranks ({_formula(service, ranks)}) but is given {place}",
+        setting=where(service, "tensor-parallel-size", "pipeline-parallel-size", "resources.gpu"),
+        wanted=ranks,
+        there=seen,
+        do=f"Give {service.name} as many GPUs as ranks, or split the model over {seen}",
+        settings={"tensor-parallel-size": seen},
+        alternatives=[f"resources.gpu: {ranks}"],
+    )
+
+
+def _tp_missing(case: Case, service: Service, ranks: int, seen: int) -> Finding:
+    peer = next(
+        (
+            second if first is service else first
+            for first, second in case.pairs()
+            if service in (first, second)
+        ),
+        None,
+    )
+    cause = (
+        "tp-mismatch-disagg"
+        if peer is not None and peer.tensor_parallel_size is not None
+        else "launcher-layout"
+    )
+    sibling = (
+        f"; {peer.name} has {peer.tensor_parallel_size}"
+        if peer is not None and peer.tensor_parallel_size is not None
+        else ""
+    )
+    return judged(
+        cause,
+        service,
+        Status.FAIL if cause == "tp-mismatch-disagg" else Status.WARN,
+        f"{service.name} is given {seen} GPUs but no tensor-parallel-size, so the default of 1 puts the whole model on one of them{sibling}",
+        setting=where(service, "resources.gpu"),
+        missing="tensor-parallel-size",
+        gpus=seen,
+        ranks=ranks,
+        do=f"Set tensor-parallel-size: {seen} for {service.name}",
+        settings={"tensor-parallel-size": seen},
+        alternatives=[f"resources.gpu: {ranks}, if the model fits on one GPU"],
+    )
+
+
+JUDGES = (judge_count, judge_ranks)

@@ -1,0 +1,330 @@
+"""What a launch needs of each GPU, reckoned as the engines reckon it.
+
+    KV cache = total × utilization − weights − activation peak − non-torch memory (− CUDA graphs, vLLM from 0.21)
+
+Constants come from start-ups of vLLM 0.6 to 0.25 and SGLang whose printed figures are public; `benchmarks/memory_model.py`
+holds predicted against printed. Everything is bytes of one GPU.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from diag.diagnose.plans.hardware import GIB, GpuSpec, spec_of
+from diag.diagnose.plans.model_facts import ModelFacts
+from diag.diagnose.plans.settings import boolean, engine_of, integer, number, text_of
+from diag.diagnose.plans.weights import kv_element_bytes, weights_per_gpu
+from diag.model.launch import Hardware, Service
+
+CONTEXT_BYTES = int(0.51 * GIB)
+"""CUDA context of one process before the engine starts: total less free at start, TP 1, H100."""
+CONTEXT_TP_BYTES = int(1.53 * GIB)
+"""The same with communicators at TP 2 and more."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """The reckoning for one GPU of one service. None: not known."""
+
+    weights_bytes_per_gpu: int | None = None
+    kv_cache_bytes_per_gpu: int | None = None
+    """What is left for the cache; negative where nothing is."""
+    kv_cache_tokens: int | None = None
+    activation_bytes: int | None = None
+    other_bytes: int | None = None
+    """Non-torch memory and CUDA graphs."""
+    margin_bytes: int | None = None
+    """Left on the GPU when everything stands; negative: missing."""
+    fits: bool | None = None
+    stage: str | None = None
+    """Where it fails: weights, kv-cache, context, runtime; None where it fits or is not known."""
+    certain: bool = False
+    """True where the model's figures are its own and the failure does not hang on an assumption."""
+    total_bytes: int | None = None
+    budget_bytes: int | None = None
+    utilization: float | None = None
+    needed_tokens: int | None = None
+    """Tokens of one longest sequence, where the plan says so."""
+    token_bytes: float | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """The contract's keys, for report.facts."""
+        return {
+            key: getattr(self, key)
+            for key in (
+                "weights_bytes_per_gpu",
+                "kv_cache_bytes_per_gpu",
+                "kv_cache_tokens",
+                "activation_bytes",
+                "other_bytes",
+                "margin_bytes",
+                "fits",
+            )
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What an engine's version allocates beside weights and cache. See the module's benchmark for the evidence."""
+
+    sampler_copies: float
+    """Float32 copies of the logits of all sequences at the profiling peak."""
+    non_torch_bytes: int
+    graphs_counted: bool
+    """The estimate of graph memory is taken off the cache."""
+    assumed: bool = False
+
+
+def version_of(service: Service) -> tuple[int, int] | None:
+    """(major, minor) of the engine, from `engine.version` (a log, an image's tag); None if nothing says."""
+    found = re.match(r"v?(\d+)\.(\d+)", str(text_of(service, "engine.version") or ""))
+    return (int(found.group(1)), int(found.group(2))) if found else None
+
+
+def _profile(version: tuple[int, int] | None, ranks: int, *, lean: bool) -> Profile:
+    many = ranks > 1
+    if version is None:
+        # Unknown: the hungrier of the two ages, unless a lean reckoning is asked for to prove a failure.
+        return (
+            Profile(4.0, int((2.1 if many else 0.25) * GIB), False, True)
+            if lean
+            else Profile(9.6, int((0.6 if many else 0.2) * GIB), False, True)
+        )
+    if version < (0, 8):
+        return Profile(1.3, int(0.25 * GIB), False)
+    if version < (0, 17):
+        return Profile(9.6, int((0.6 if many else 0.14) * GIB), False)
+    return Profile(4.0, int((2.1 if many else 0.27) * GIB), version >= (0, 21))
+
+
+def estimate(
+    service: Service,
+    hardware: Hardware | None,
+    model: ModelFacts,
+    *,
+    lean: bool = False,
+    free_bytes: int | None = None,
+) -> MemoryEstimate:
+    """Reckon one GPU of `service`. `free_bytes`: what is free there before the start, where that was measured."""
+    spec = spec_of(hardware)
+    total = (hardware.gpu_memory_bytes if hardware is not None else None) or (
+        spec.memory_bytes if spec is not None else None
+    )
+    engine = engine_of(service)
+    weights = weights_per_gpu(service, model)
+    if weights is None:
+        return MemoryEstimate(total_bytes=total, inputs={"model": model.name})
+    if total is None or engine is None:
+        return MemoryEstimate(weights_bytes_per_gpu=weights, total_bytes=total, certain=False)
+    ranks = (service.tensor_parallel_size or 1) * (service.pipeline_parallel_size or 1)
+    shape = _Run(service, model, spec, total, version_of(service))
+    profile = _profile(version_of(service), ranks, lean=lean)
+    activation = shape.activation(profile)
+    graphs = shape.graphs()
+    if engine == "vllm":
+        share = number(service, "gpu-memory-utilization") or 0.9
+        budget = int(total * share)
+        cache = (
+            budget
+            - weights
+            - activation
+            - profile.non_torch_bytes
+            - (graphs if profile.graphs_counted else 0)
+        )
+        context = CONTEXT_TP_BYTES if ranks > 1 and shape.large else CONTEXT_BYTES
+        left = total - budget - context + activation - (0 if profile.graphs_counted else graphs)
+        other = profile.non_torch_bytes + graphs
+        needed = shape.sampler(4.0) if (profile.sampler_copies >= 4 and not lean) else 0
+        needed += shape.expert_workspace()
+    else:
+        share = shape.static_fraction(engine)
+        free = total - int((1.4 if ranks > 1 else 0.7) * GIB)
+        budget = int(free * share)
+        cache = budget - weights if engine == "sglang" else int((free - weights - activation) * share)
+        left = total - weights - max(cache, 0) - graphs - int(0.7 * GIB)
+        other, needed = total - free + graphs, activation if engine == "sglang" and lean else 0
+    return _verdict(
+        shape,
+        service,
+        model,
+        lean,
+        weights=weights,
+        cache=cache,
+        activation=activation,
+        other=other,
+        margin=left - needed,
+        total=total,
+        budget=budget,
+        share=share,
+        free=free_bytes,
+    )
+
+
+def _verdict(
+    shape: _Run,
+    service: Service,
+    model: ModelFacts,
+    lean: bool,
+    *,
+    weights: int,
+    cache: int,
+    activation: int,
+    other: int,
+    margin: int,
+    total: int,
+    budget: int,
+    share: float,
+    free: int | None,
+) -> MemoryEstimate:
+    token = shape.token_bytes()
+    tokens = int(cache / token) if token and cache > 0 else 0 if token else None
+    needed, stated = shape.longest()
+    stage = None
+    if weights > total - CONTEXT_BYTES:
+        stage, margin = "weights", total - CONTEXT_BYTES - weights
+    elif free is not None and free < budget:
+        stage, margin = "free", free - budget
+    elif cache <= 0:
+        stage, margin = "kv-cache", cache
+    elif tokens is not None and needed is not None and tokens < needed and stated:
+        stage, margin = "context", int((tokens - needed) * (token or 0))
+    elif margin < 0:
+        stage = "runtime"
+    certain = model.certain and (stage != "runtime")
+    return MemoryEstimate(
+        weights,
+        cache,
+        tokens,
+        activation,
+        other,
+        margin,
+        stage is None,
+        stage,
+        certain,
+        total,
+        budget,
+        share,
+        needed,
+        token,
+        inputs={
+            "parameters": model.total,
+            "method": model.method,
+            "max_num_seqs": shape.sequences,
+            "max_num_batched_tokens": shape.batch,
+        },
+    )
+
+
+class _Run:
+    """One service's sizes that its memory hangs on, defaults filled in."""
+
+    def __init__(
+        self,
+        service: Service,
+        model: ModelFacts,
+        spec: GpuSpec | None,
+        total: int,
+        version: tuple[int, int] | None,
+    ) -> None:
+        self.service, self.model, self.version = service, model, version
+        self.tp = max(1, service.tensor_parallel_size or 1)
+        self.pp = max(1, service.pipeline_parallel_size or 1)
+        large = self.large = spec.many_sequences if spec is not None else total >= 70 * GIB
+        old = version is not None and version < (0, 8)
+        stated = integer(service, "max-num-seqs", "max-running-requests", "max-batch-size")
+        self.sequences = stated or (1024 if large and not old and engine_of(service) == "vllm" else 256)
+        length, _ = self.longest()
+        batch = integer(service, "max-num-batched-tokens", "chunked-prefill-size", "max-num-tokens")
+        if batch is None or batch < 1:
+            whole = boolean(service, "enable-chunked-prefill") is False or (old and (length or 0) <= 32768)
+            batch = max(length or 2048, 2048) if whole else 8192 if large else 2048
+        self.batch = batch
+
+    def longest(self) -> tuple[int | None, bool]:
+        """(tokens of the longest sequence, whether the plan itself says so)."""
+        stated = integer(self.service, "max-model-len", "context-length", "max-seq-len")
+        if stated is not None:
+            return (stated, engine_of(self.service) == "vllm") if stated > 0 else (None, False)
+        return self.model.max_position, self.model.source == "config" and engine_of(self.service) == "vllm"
+
+    def sampler(self, copies: float) -> int:
+        """Logits of every sequence, in float32, that many times over; not split by tensor parallelism."""
+        return int(self.sequences * self.model.vocabulary * 4 * copies)
+
+    def activation(self, profile: Profile) -> int:
+        """Peak of the profiling run: the sampler's or the widest layer's, whichever is larger."""
+        model = self.model
+        width = 3 * model.intermediate / self.tp + 4 * model.hidden
+        if model.experts:
+            inner = 3 * model.expert_intermediate / self.tp + model.hidden
+            width = (
+                max(3 * model.shared_intermediate / self.tp, 0)
+                + 4 * model.hidden
+                + max(1, model.experts_per_token) * inner
+            )
+        forward = self.batch * width * 2
+        extra = int(0.35 * GIB) if model.kv_lora_rank else 0  # the workspace of chunked context in MLA
+        copies = profile.sampler_copies * (0.93 if model.vocabulary > 190_000 else 1)
+        return int(max(forward, self.sampler(copies))) + extra
+
+    def expert_workspace(self) -> int:
+        """Kernels of MXFP4 experts take more in the warm-up than in the profiling run (gpt-oss-20b: it ran out there)."""
+        return int(2.0 * GIB / self.tp) if self.model.method == "mxfp4" and self.model.experts else 0
+
+    def graphs(self) -> int:
+        """CUDA graphs of all batch sizes: 0.6 GiB and up, about 0.02 GiB a layer; a further GiB for experts."""
+        if boolean(self.service, "enforce-eager", "disable-cuda-graph"):
+            return 0
+        whole = max(0.6, 0.023 * self.model.layers / self.pp) + (1.0 if self.model.experts else 0.0)
+        return int(
+            whole * (1.0 if self.large else 0.5) * GIB
+        )  # smaller GPUs capture half as many batch sizes by default
+
+    def static_fraction(self, engine: str) -> float:
+        """SGLang's mem_fraction_static, TensorRT-LLM's free_gpu_memory_fraction, or their defaults."""
+        if engine == "trtllm":
+            return (
+                number(self.service, "free-gpu-memory-fraction", "kv-cache-free-gpu-memory-fraction") or 0.9
+            )
+        stated = number(self.service, "mem-fraction-static")
+        # server_args.py up to 0.4.9: 0.88 at TP 1 down to 0.79 at TP 16; later close to these from the GPU's memory.
+        return stated or {1: 0.88, 2: 0.87, 4: 0.85, 8: 0.81}.get(self.tp, 0.79 if self.tp > 8 else 0.85)
+
+    def token_bytes(self) -> float | None:
+        """Bytes of one token in the cache, per GPU.
+
+        With windows or states it is the mean over a sequence of the longest length, which is how vLLM prints tokens.
+        """
+        model = self.model
+        if not model.shaped:
+            return None
+        size = kv_element_bytes(self.service, model)
+        length, _ = self.longest()
+        if model.kv_lora_rank:
+            layer = (model.kv_lora_rank + model.rope_head) * size + 2 * model.index_head
+            return layer * math.ceil(model.attention_layers / self.pp)
+        layer = 2 * max(1, model.kv_heads // self.tp) * model.head_size * size
+        layers = math.ceil(model.attention_layers / self.pp)
+        sliding = math.ceil(model.sliding_layers / self.pp)
+        if not length or (not sliding and not model.state_layers):
+            return layer * layers
+        return self._hybrid(layer, layers, sliding, length)
+
+    def _hybrid(self, layer: float, layers: int, sliding: int, length: int) -> float:
+        full = layers - sliding
+        if sliding and self.version is not None and self.version < (0, 10):
+            return layer * layers  # before the hybrid allocator every layer kept everything
+        kept = min(self.model.window - 1 + self.batch, length) if sliding else 0
+        if sliding and full:
+            # Layers of a kind share pools of equal size, so the last pool may be padded.
+            group = min(full, sliding)
+            if max(full, sliding) < 1.25 * group:
+                group = max(full, sliding)
+            full, sliding = (math.ceil(each / group) * group for each in (full, sliding))
+        states = self.model.state_layers / self.pp * self.model.state_bytes / self.tp
+        return float(layer * (full * length + sliding * kept) + states) / length

@@ -1,0 +1,142 @@
+"""Bytes of the weights on one GPU, from what is split how and how wide each kind is stored."""
+
+from __future__ import annotations
+
+import math
+
+from diag.diagnose.plans.hardware import GIB
+from diag.diagnose.plans.model_facts import ModelFacts
+from diag.diagnose.plans.models import quantization_of_name
+from diag.diagnose.plans.settings import boolean, engine_of, pp_of, text_of, tp_of
+from diag.model.launch import Service
+
+SCALES = 2.5
+"""Bytes of scale and zero point of one group (16-bit scale, 4-bit zero), AWQ and GPTQ."""
+METHOD_BITS = {
+    # bits of a linear weight, without scales: the methods' own definitions
+    "fp8": 8.0,
+    "fbgemm_fp8": 8.0,
+    "ptpc_fp8": 8.0,
+    "awq": 4.0,
+    "awq_marlin": 4.0,
+    "gptq": 4.0,
+    "gptq_marlin": 4.0,
+    "compressed-tensors": 8.0,
+    "bitsandbytes": 4.0,
+    "mxfp4": 4.0,
+    "nvfp4": 4.0,
+    "modelopt": 8.0,
+    "modelopt_fp4": 4.0,
+    "modelopt_fp8": 8.0,
+    "gguf": 4.85,
+    "w8a8_int8": 8.0,
+    "w8a8_fp8": 8.0,
+    "int8": 8.0,
+    "experts_int8": 8.0,
+    "quark": 8.0,
+    "torchao": 8.0,
+    "auto-round": 4.0,
+    "inc": 4.0,
+    "deepspeedfp": 8.0,
+    "moe_wna16": 4.0,
+    "hqq": 4.0,
+    "qoq": 4.0,
+}
+MXFP4_PADDING = 1.085
+"""gpt-oss's matrices of 2880 columns are padded for the kernels: 13.64 GiB printed on one H100 against 12.8 in the files."""
+VISION_ON_EVERY_RANK = ("mistral3", "pixtral")
+"""Families whose vision tower vLLM does not split: Mistral-Small-3.1 at TP 2 and 4, printed."""
+_ELEMENT = {"float32": 4, "float": 4, "fp32": 4, "float64": 8}
+
+
+def quantization_of(service: Service, model: ModelFacts) -> tuple[str | None, float | None]:
+    """(method, bits of a linear weight): the files' own first, then the plan's option, then the name."""
+    option = text_of(service, "quantization", "quantize")
+    option = option.lower() if option and option.lower() not in ("none", "null", "") else None
+    method = model.method or option
+    if method is None:
+        return None, None
+    bits = model.bits
+    if bits is None and method == "compressed-tensors":
+        bits = quantization_of_name(service.model or "")[1]
+    return method, bits or METHOD_BITS.get(method, 8.0)
+
+
+def linear_bytes(service: Service, model: ModelFacts) -> float:
+    """Bytes of one element of a quantizable matrix, scales included."""
+    method, bits = quantization_of(service, model)
+    if method is None or bits is None:
+        return float(element_bytes(service, model))
+    if bits >= 8:
+        return bits / 8 * 1.001
+    if method == "gguf":
+        return bits / 8
+    if method in ("mxfp4", "nvfp4", "modelopt_fp4"):
+        return bits / 8 + 1 / (32 if method == "mxfp4" else 16)  # one byte of scale per block of 32 or 16
+    return bits / 8 + SCALES / (model.group or 128)
+
+
+def element_bytes(service: Service, model: ModelFacts) -> int:
+    """Bytes of an element that is not quantized."""
+    dtype = (text_of(service, "dtype") or "auto").lower()
+    return _ELEMENT.get(dtype, 2)
+
+
+def kv_element_bytes(service: Service, model: ModelFacts) -> float:
+    """Bytes of an element of the KV cache."""
+    dtype = (text_of(service, "kv-cache-dtype") or "auto").lower()
+    if dtype.startswith(("fp8", "int8")):
+        return 1.0
+    return 0.5625 if dtype.startswith(("nvfp4", "fp4", "mxfp4")) else float(element_bytes(service, model))
+
+
+def weights_per_gpu(service: Service, model: ModelFacts) -> int | None:
+    """Bytes of weights on the fullest GPU of one replica; None if the model's size is not known."""
+    if not model.known:
+        return None
+    tp, pp = tp_of(service), pp_of(service)
+    element, linear = float(element_bytes(service, model)), linear_bytes(service, model)
+    counts = dict(model.counts)
+    method = quantization_of(service, model)[0]
+    only_experts = method in ("mxfp4", "experts_int8")
+    other = element if only_experts else linear
+    experts = counts["experts"] * linear * (MXFP4_PADDING if method == "mxfp4" else 1)
+    embedding = counts["embedding"] * (linear if method == "gguf" else element)
+    kv_copies = max(1.0, tp / model.kv_heads) if model.kv_heads else 1.0
+    split = (
+        embedding + counts["attention_q"] * other + counts["dense"] * other + counts.get("absorbed", 0.0) * 2
+    )
+    vision = counts.get("vision", 0.0) * element
+    split += 0.0 if model.family in VISION_ON_EVERY_RANK else vision
+    per_stage = (
+        (split + counts["attention_kv"] * other * min(kv_copies, tp)) / tp
+        + experts / expert_ranks(service)
+        + counts["replicated"] * element
+    )
+    per_stage += vision if model.family in VISION_ON_EVERY_RANK else 0.0
+    if pp > 1 and model.layers:
+        # The fullest stage: layers rounded up, and the embedding or the head on the first or last.
+        body = per_stage - embedding / tp
+        per_stage = body * math.ceil(model.layers / pp) / model.layers + embedding / tp * 0.5
+    overhead = 0.03 * GIB + (0.035 * math.log2(tp) * GIB if tp > 1 else 0)
+    weights = per_stage + model.rope_cache_bytes + overhead
+    if model.file_bytes and method and not boolean(service, "load-in-4bit"):
+        # The files tell more than any reckoning of a quantization, as long as they are loaded as they are.
+        whole = (
+            embedding
+            + counts["attention_q"] * other
+            + counts["dense"] * other
+            + counts["attention_kv"] * other
+            + experts
+            + counts["replicated"] * element
+        )
+        weights *= min(1.6, max(0.6, model.file_bytes / whole)) if whole else 1
+    return int(weights)
+
+
+def expert_ranks(service: Service) -> int:
+    """GPUs over which the experts are spread: vLLM joins the data-parallel ranks, SGLang's TP holds them already."""
+    ranks = tp_of(service)
+    if engine_of(service) == "vllm":
+        ranks *= max(1, service.data_parallel_size or 1)
+    return ranks
