@@ -30,6 +30,8 @@ class Candidate:
     strength: Strength
     echoes: list[str] = field(default_factory=list)
     explained_by: str | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """Captures of signals that stand in no clause: figures for the sentences."""
 
     @property
     def stated(self) -> int:
@@ -73,7 +75,9 @@ def candidates(base: Base, evidence: Evidence) -> list[Candidate]:
         others = any(signal.kind != "log" for signal in playbook.signals.values())
         matches = Matcher(playbook, evidence, index).matches() if playbook.id in touched or others else []
         if matches or findings:
-            found.append(Candidate(playbook, matches, findings, _strength(matches, findings)))
+            told = {key: value for name in playbook.signals for line in index.get(f"{playbook.id}/{name}", ())[-1:]
+                    for key, value in line.fields.items()}
+            found.append(Candidate(playbook, matches, findings, _strength(matches, findings), told=told))
     return found
 
 
@@ -210,7 +214,7 @@ def _diagnosis(one: Candidate, evidence: Evidence, role: Role) -> Diagnosis:
 
 
 def _names(one: Candidate, evidence: Evidence, culprit: Culprit) -> dict[str, Any]:
-    names: dict[str, Any] = dict(evidence.names)
+    names: dict[str, Any] = {**evidence.names, **one.told}
     for finding in one.findings:
         names.update({key: value for key, value in finding.data.items() if isinstance(value, (str, int, float))})
     for match in reversed(one.matches):

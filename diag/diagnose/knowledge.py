@@ -108,7 +108,10 @@ def _form(playbook: Playbook, loaded: dict[str, Playbook]) -> list[str]:
     used |= {name for clause in playbook.when for pair in (*clause.unfinished,) for name in pair}
     used |= {pair[0] for clause in playbook.when for pair in (*clause.repeats, *clause.differs, *clause.same)}
     used |= {name for signal in playbook.signals.values() for name in signal.cleared_by}
-    problems += [f"signal {name!r} is used in no clause" for name in playbook.signals if name not in used]
+    problems += [
+        f"signal {name!r} is used in no clause and captures nothing" for name, signal in playbook.signals.items()
+        if name not in used and not any("(?P<" in pattern for pattern in signal.patterns)
+    ]
     required, _ = placeholders(playbook.summary)
     if required:
         problems.append("summary: put " + ", ".join(sorted(f"{{{name}}}" for name in required)) + " inside [[...]] with the words around, in case it is unknown")
