@@ -142,13 +142,14 @@ def _judge_kills(facts: Facts) -> list[Finding]:
             finding(ID, status, text, subject="OOM kills", cause="host-oom-killed", victims=recent or victims)
         ]
     total = facts["oom_kills_since_boot"]
-    if total:
-        text = f"{count(total, 'process')} killed for lack of memory since boot; whom and when the kernel log no longer tells"
-        if not facts["kernel_log_readable"]:
-            text = text.replace(
-                "the kernel log no longer tells", "only the host's kernel log tells: it cannot be read here"
-            )
-        return [finding(ID, Status.WARN, text, subject="OOM kills", cause="host-oom-killed", oom_kills=total)]
+    if total:  # of this whole machine, other containers and earlier jobs included: worth knowing, no reproach
+        tells = (
+            "the kernel log no longer tells"
+            if facts["kernel_log_readable"]
+            else "only the host's kernel log tells"
+        )
+        text = f"{count(total, 'process')} of this machine killed for lack of memory since boot; whom and when {tells}"
+        return [finding(ID, Status.OK, text, subject="OOM kills", oom_kills=total)]
     return []
 
 
@@ -158,6 +159,8 @@ def _judge_group(group: dict[str, Any]) -> list[Finding]:
     if kills:
         at = "in it or below" if limit is None else f"at its limit of {size(limit)}"
         text = f"cgroup: {count(kills, 'process')} killed for lack of memory {at} since it exists"
+        if limit is None:  # a group that only holds others: theirs are the limits
+            return [finding(ID, Status.OK, text, subject=path, **data)]
         return [finding(ID, Status.WARN, text, subject=path, cause="host-oom-killed", **data)]
     if used > limit * 0.95:
         text = f"{size(used)} of the cgroup's {size(limit)} are used (page cache not counted): its next allocation is killed"

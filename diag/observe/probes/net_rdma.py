@@ -88,7 +88,7 @@ def judge(facts: Facts) -> list[Finding]:
         layers = listed(sorted({port["link_layer"] for _, port in active}))
         rates = listed(sorted({f"{port['rate_gbps']:g} Gb/s" for _, port in active if port["rate_gbps"]}))
         text = f"{len(active)} of {len(ports)} RDMA ports active ({layers}, {rates})"
-        found = [finding(ID, Status.OK, text, ports=[name for name, _ in active])]
+        found.append(finding(ID, Status.OK, text, ports=[name for name, _ in active]))
     return found
 
 

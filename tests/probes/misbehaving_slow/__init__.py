@@ -1,0 +1,1 @@
+"""A probe that takes its time, for Ctrl-C."""
