@@ -25,16 +25,25 @@ def within(deadline_s: float, look: Callable[[], T]) -> tuple[bool, T | None]:
 
     For single reads that can block in the kernel: /proc/PID/cmdline of a process stuck in its memory
     lock, a path on a dead NFS server. The thread is left behind; callers live in short-lived children.
+    Raises what `look` raised in time.
     """
-    box: list[T] = []
+    box: list[T | BaseException] = []
 
     def run() -> None:
-        box.append(look())
+        try:
+            box.append(look())
+        except Exception as error:  # noqa: BLE001 - handed to the caller, or too late for anybody
+            box.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(deadline_s)
-    return (True, box[0]) if box else (False, None)
+    if not box:
+        return False, None
+    result = box[0]
+    if isinstance(result, BaseException):
+        raise result
+    return True, result
 
 
 @dataclass(frozen=True, slots=True)

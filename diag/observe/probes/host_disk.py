@@ -81,9 +81,9 @@ def collect(setup: Setup) -> Facts:
 def _room(root: Root, path: str) -> dict[str, Any]:
     """Figures of the deepest folder that exists on the way to `path`."""
     place = root.join(path)
-    while not place.exists() and place != place.parent:
-        place = place.parent
     try:
+        while not place.exists() and place != place.parent:
+            place = place.parent
         room = os.statvfs(place)
     except OSError as error:
         return {"error": error.strerror or str(error)}
