@@ -70,10 +70,11 @@ def candidates(base: Base, evidence: Evidence) -> list[Candidate]:
     touched = {name.split("/", 1)[0] for name in index}
     found = []
     for playbook in base.playbooks.values():
-        findings = [one for one in evidence.findings
-                    if one.data.get("cause") == playbook.id and one.status is Status.FAIL]
+        failing = [one for one in evidence.findings
+                   if one.data.get("cause") == playbook.id and one.status is Status.FAIL]
         others = any(signal.kind != "log" for signal in playbook.signals.values())
         matches = Matcher(playbook, evidence, index).matches() if playbook.id in touched or others else []
+        findings = failing if matches else [one for one in failing if not one.data.get("supports_only")]
         if matches or findings:
             told = {key: value for name in playbook.signals for line in index.get(f"{playbook.id}/{name}", ())[-1:]
                     for key, value in line.fields.items()}

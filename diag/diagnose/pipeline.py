@@ -2,37 +2,76 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import diag
 from diag.diagnose.engine import diagnose
 from diag.diagnose.evidence import Evidence, prepare
-from diag.diagnose.facts import flatten, nested_facts
+from diag.diagnose.facts import add_probe_facts, flatten, nested_facts
+from diag.diagnose.machine import hardware_facts as _hardware_facts
+from diag.diagnose.machine import hardware_of_facts, known_hardware, plans_of_logs, probed_hardware
 from diag.diagnose.unexplained import unexplained
-from diag.model import Diagnosis, Finding, Gap, InputFile, Report, Role, Status, Strength, Unexplained, Verdict
+from diag.model import (
+    Diagnosis,
+    Finding,
+    Gap,
+    Hardware,
+    InputFile,
+    LaunchPlan,
+    Report,
+    Role,
+    Status,
+    Strength,
+    Unexplained,
+    Verdict,
+)
 from diag.observe.logs.opening import Opening
 from diag.observe.logs.reading import LogReader, LogReading, build_reader
+from diag.observe.reports import NodeReport, looks_like_report, read_report
 from diag.playbooks.base import Base, load_base
 from diag.system import UserError
 
+if TYPE_CHECKING:
+    from diag.diagnose.plans import Correction
+
 Progress = Callable[[int, int | None], None]
+
+PLAN_CAUSES_FROM_LOGS = ("gpu-count-exceeded", "tp-not-divisible", "disagg-prefill-not-enabled", "tp-mismatch-disagg")
+"""Contradictions within a printed configuration that stand on their own; anything else only supports what the log says."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOutcome:
+    """`diag check`: the report, and for `--fix` the corrected files."""
+
+    report: Report
+    corrections: tuple[Correction, ...] = ()
+
+
+@dataclass(slots=True)
+class Given:
+    """What the user pointed at, by kind."""
+
+    logs: LogReading = field(default_factory=LogReading)
+    plans: list[LaunchPlan] = field(default_factory=list)
+    reports: list[NodeReport] = field(default_factory=list)
+    inputs: list[InputFile] = field(default_factory=list)
 
 
 def explain(paths: Sequence[str], *, playbook_dirs: Sequence[Path] = (), on_progress: Progress | None = None) -> Report:
     """Diagnose from evidence left behind: logs, folders, archives, reports, plans. Raises UserError for bad input."""
     base = load_base(playbook_dirs)
-    reading = read_logs(paths, base, on_progress)
-    evidence = judge_ready(reading, ())
-    return conclude("explain", base, evidence, inputs=reading.inputs, gaps=_log_gaps(reading))
+    given = gather(paths, base, on_progress)
+    return conclude_given("explain", base, given, (), {})
 
 
-def read_logs(paths: Sequence[str], base: Base, on_progress: Progress | None = None) -> LogReading:
-    """Read every log below the paths."""
+def gather(paths: Sequence[str], base: Base, on_progress: Progress | None = None) -> Given:
+    """Read everything below the paths and sort it by kind."""
     total = _total(paths)
     done = 0
 
@@ -42,27 +81,160 @@ def read_logs(paths: Sequence[str], base: Base, on_progress: Progress | None = N
         if on_progress is not None:
             on_progress(done, total)
 
+    given = Given()
     reader = build_reader(base, count)
     opening = Opening(paths)
-    reading = LogReading(skipped=opening.skipped)
+    given.logs.skipped = opening.skipped
     for source in opening:
-        reading.files.append(reader.read(source))
-    if not reading.files:
-        what = reading.skipped[0] if reading.skipped else None
-        raise UserError("holds no log that could be read" + (f" ({what.name} {what.why})" if what else ""),
+        if looks_like_report(source.head):
+            text = b"".join(source.blocks())
+            given.reports.append(read_report(source.name, text))
+            given.inputs.append(InputFile(source.name, "report", len(text)))
+        elif _is_plan(source.name, source.head):
+            from diag.observe.plans import read_plan_text
+
+            text = b"".join(source.blocks())
+            given.plans.append(read_plan_text(text.decode("utf-8", "replace"), source.name))
+            given.inputs.append(InputFile(source.name, "plan", len(text)))
+        else:
+            reading = reader.read(source)
+            given.logs.files.append(reading)
+            given.inputs.append(InputFile(reading.name, "log", reading.bytes, reading.lines))
+    if not given.inputs:
+        what = opening.skipped[0] if opening.skipped else None
+        raise UserError("holds nothing that could be read" + (f" ({what.name} {what.why})" if what else ""),
                         where=", ".join(paths), code="nothing-readable")
-    return reading
+    return given
+
+
+def _is_plan(name: str, head: bytes) -> bool:
+    if not name.endswith((".yaml", ".yml", ".sh", ".bash", ".sbatch", ".slurm")):
+        return False   # the plan readers are not even loaded for logs
+    from diag.observe.plans import is_plan
+
+    return is_plan(name, head)
+
+
+def conclude_given(
+    command: str, base: Base, given: Given, findings: Sequence[Finding], facts: Mapping[str, Any], gaps: Sequence[Gap] = ()
+) -> Report:
+    """Join what logs, probes, reports and plans say, and conclude."""
+    everything = [*findings, *(one for report in given.reports for one in report.findings)]
+    extra: dict[str, list[str]] = {}
+    sections: dict[str, Any] = dict(facts)
+    for seen in [facts, *(report.facts for report in given.reports)]:
+        add_probe_facts(extra, seen)
+    hardware = known_hardware(given.logs.files, extra, facts, given.reports)
+    printed = plans_of_logs(given.logs.files)
+    if given.plans or printed:
+        from diag.diagnose.plans import check_plans, launch_facts
+
+        everything += check_plans(given.plans, hardware) if given.plans else []
+        everything += [_from_log(one) for one in check_plans(printed, hardware) if one.status is Status.FAIL]
+        sections["launch"] = launch_facts([*given.plans, *printed], hardware)
+    table, names = flatten(given.logs.files, everything, extra)
+    evidence = prepare(given.logs.files, everything, table, names)
+    return conclude(command, base, evidence, inputs=tuple(given.inputs), gaps=(*gaps, *_log_gaps(given.logs)), facts=sections)
+
+
+def _from_log(one: Finding) -> Finding:
+    alone = bool(one.data.get("certain")) and one.data.get("cause") in PLAN_CAUSES_FROM_LOGS
+    return replace(one, data={**one.data, "supports_only": not alone})
 
 
 def evidence_of(paths: Sequence[str], reader: LogReader) -> Evidence:
     """Logs to evidence with an already compiled reader (for measuring many cases)."""
-    return judge_ready(LogReading([reader.read(source) for source in Opening(paths)]), ())
+    files = [reader.read(source) for source in Opening(paths)]
+    printed = plans_of_logs(files)
+    findings: list[Finding] = []
+    if printed:
+        from diag.diagnose.plans import check_plans
+
+        findings = [_from_log(one) for one in check_plans(printed, known_hardware(files, {}, {}, ())) if one.status is Status.FAIL]
+    table, names = flatten(files, findings, {})
+    return prepare(files, findings, table, names)
 
 
-def judge_ready(reading: LogReading, findings: Sequence[Finding], extra: Mapping[str, list[str]] | None = None) -> Evidence:
-    """Join what logs, probes and plans say into one body of evidence."""
-    facts, names = flatten(reading.files, findings, extra or {})
-    return prepare(reading.files, findings, facts, names)
+def check(
+    paths: Sequence[str],
+    *,
+    gpus: str | None = None,
+    nodes: int | None = None,
+    hardware_report: str | None = None,
+    params: str | None = None,
+    config: str | None = None,
+    playbook_dirs: Sequence[Path] = (),
+) -> CheckOutcome:
+    """Judge launch plans against hardware that is given, reported or probed. Raises UserError for bad input."""
+    from diag.diagnose.plans import check_plans, correct, facts_of_folder, facts_of_size, launch_facts, parse_gpus, parse_parameters
+    from diag.observe.plans import read_plans
+
+    base = load_base(playbook_dirs)
+    model = facts_of_folder(config) if config else facts_of_size(parse_parameters(params)) if params else None
+    hardware: Hardware | None
+    if gpus:
+        hardware = parse_gpus(gpus, nodes)
+    elif hardware_report:
+        earlier = _read_report_file(hardware_report)
+        hardware = hardware_of_facts(earlier.facts, f"report:{hardware_report}", nodes)
+    else:
+        hardware = probed_hardware(nodes)
+    plans, errors = read_plans(paths)
+    if not plans:
+        raise errors[0] if errors else UserError("holds no launch plan", where=", ".join(paths), code="plan-unknown")
+    findings = check_plans(plans, hardware, model)
+    table, names = flatten([], findings, {})
+    evidence = prepare([], findings, table, names)
+    inputs = tuple(InputFile(plan.source, f"plan ({plan.kind})", Path(plan.source).stat().st_size if Path(plan.source).is_file() else 0)
+                   for plan in plans)
+    report = conclude(
+        "check", base, evidence, inputs=inputs, gaps=tuple(Gap(error.where, error.what, error.help) for error in errors),
+        facts={"launch": launch_facts(plans, hardware, model), "hardware": _hardware_facts(hardware)},
+    )
+    if errors:
+        report = replace(report, exit_code=2)   # the rest of the files is judged all the same
+    return CheckOutcome(report, tuple(correct(_files_of(plans), plans, findings, hardware, model)))
+
+
+def _read_report_file(path: str) -> NodeReport:
+    try:
+        return read_report(path, Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=path, code="unreadable") from None
+
+
+def _files_of(plans: Sequence[LaunchPlan]) -> list[str]:
+    return list(dict.fromkeys(plan.source for plan in plans))
+
+
+def run_node(
+    *,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    timeout_s: float = 25.0,
+    python: str | None = None,
+    deep: bool = False,
+    plan: str | None = None,
+    logs: Sequence[str] = (),
+    on_event: Callable[[Any], None] | None = None,
+    playbook_dirs: Sequence[Path] = (),
+) -> Report:
+    """Probe this node, and judge a plan and explain logs with what was probed."""
+    from diag.observe.probes.interface import Setup
+    from diag.observe.probes.runner import run_probes
+
+    base = load_base(playbook_dirs)
+    given = gather(logs, base) if logs else Given()
+    if plan:
+        from diag.observe.plans import read_plan
+
+        given.plans.append(read_plan(plan))
+        given.inputs.append(InputFile(plan, "plan", Path(plan).stat().st_size))
+    setup = Setup(env=dict(os.environ), python=python, deep=deep)
+    run = run_probes(setup, only=only, skip=skip, timeout_s=timeout_s, on_event=on_event)
+    report = conclude_given("run", base, given, run.findings, run.facts, run.gaps)
+    note = (f"interrupted after {run.duration_s:.1f} s: the rest was not looked at",) if run.interrupted else ()
+    return replace(report, notes=(*report.notes, *note))
 
 
 def conclude(

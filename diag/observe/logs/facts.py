@@ -14,6 +14,7 @@ FACTS: tuple[tuple[str, str, str], ...] = (
     ("hardware.nccl_cuda_driver", r"cudaDriverVersion (\d+)", "last"),
     ("hardware.gpu_name", r"GPU \d+: (?:NVIDIA )?([A-Z][\w -]+?)(?: \(UUID|$|,)", "set"),
     ("hardware.gpu_name", r"(?:NVIDIA|Tesla) ((?:[ABHLTV]\d{1,3}|GB\d00|RTX|GeForce|GH200)[\w -]*?)(?:\s*\||\s+(?:On|Off)\b|,|\)|$)", "set"),
+    ("hardware.gpu_index", r"GPU (\d+): (?:NVIDIA|Tesla|GeForce|Quadro)", "set"),
     ("hardware.gpu_memory_text", r"total capacity of ([\d.]+ [GM]iB)", "last"),
     ("hardware.gpu_free_text", r"total capacity of [\d.]+ [GM]iB of which ([\d.]+ [GMK]?i?B) is free", "last"),
     ("software.torch", r"PyTorch version: ([\w.+-]+)", "set"),

@@ -13,6 +13,7 @@ from diag.model import InputFile, Observation, Origin, Phase
 from diag.observe.logs import facts as fact_table
 from diag.observe.logs import lexicon
 from diag.observe.logs.heads import clean, parse_head, rank_of_file
+from diag.observe.logs.printed import PRINTED, PrintedArguments, parse_printed
 from diag.observe.logs.opening import Skipped, Source
 from diag.observe.logs.scanner import Counter, LinePattern, Scanner, build_scanner, candidates, compiled
 from diag.observe.logs.tracebacks import Traceback, read_traceback
@@ -22,6 +23,7 @@ from diag.playbooks.literals import PatternError, required_literals, split_alter
 MAX_KEPT = 400
 """Observations kept per pattern and file: the first ones, and the last few for what happened at the end."""
 
+MAX_PRINTED = 32
 MAX_TRACEBACKS = 300
 TRACEBACK_BYTES = 96 << 10
 TAIL_LINES = 60
@@ -44,6 +46,7 @@ class FileReading:
     facts: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     """Dotted fact -> (line, value) in order."""
     framework: str | None = None
+    printed: list[PrintedArguments] = field(default_factory=list)
     problem: str = ""
 
 
@@ -107,6 +110,7 @@ def _internal_patterns() -> list[LinePattern]:
     rows += [("@failure", str(number), expression) for number, expression in enumerate(lexicon.FAILURE)]
     rows += [("@run", "start", expression) for expression in lexicon.RUN_STARTS]
     rows += [("@fact", f"{path}|{kind}", expression) for path, expression, kind in fact_table.FACTS]
+    rows += [("@printed", program, expression) for program, expression in PRINTED]
     rows += [("@framework", name, expression) for name, expression in fact_table.FRAMEWORKS]
     found = []
     for owner, name, expression in rows:
@@ -195,6 +199,8 @@ class _FileState:
                 self._fact(pattern.name, match.group(1))
             elif pattern.owner == "@framework":
                 self.frameworks[pattern.name] = self.frameworks.get(pattern.name, 0) + 1
+            elif pattern.owner == "@printed":
+                self._printed(pattern.name, match.group("arguments"))
             elif pattern.owner == "@run":
                 if not self.reading.run_starts or self.line_number - self.reading.run_starts[-1] > 3:
                     self.reading.run_starts.append(self.line_number)
@@ -251,6 +257,12 @@ class _FileState:
             values.append((self.line_number, value.strip()))
             if len(values) > 400:
                 del values[100:300]
+
+    def _printed(self, program: str, text: str) -> None:
+        if len(self.reading.printed) < MAX_PRINTED:
+            values = parse_printed(text)
+            if values:
+                self.reading.printed.append(PrintedArguments(program, values, self.reading.name, self.line_number))
 
     def _traceback(self, block: bytes, start: int, origin: Origin) -> None:
         chunk = block[start : start + TRACEBACK_BYTES].decode("utf-8", "replace").split("\n", 401)
