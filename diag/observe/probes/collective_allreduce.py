@@ -15,6 +15,7 @@ from typing import Any
 
 from diag.model import Finding, Reason, Status
 from diag.observe.probes.interface import Facts, Probe, Setup, finding
+from diag.observe.probes.nvml import ABSENT, explain_error
 from diag.observe.probes.patient import (
     NEED_TORCH,
     cause_of,
@@ -91,7 +92,13 @@ def judge(facts: Facts) -> list[Finding]:
     blocked = _judge_blocked(facts)
     if blocked is not None:
         return [blocked]
-    return [_judge_round(one, facts) for one in facts["rounds"]]
+    found = [_judge_round(one, facts) for one in facts["rounds"]]
+    error = facts["gpu_error"]
+    if error is not None and error["kind"] not in ABSENT:
+        text = f"NCCL not tried: {explain_error(error)}."
+        reason = Reason.TIMEOUT if error["kind"] == "timeout" else Reason.CRASHED
+        found.append(finding(ID, Status.UNKNOWN, text, subject="NCCL", reason=reason))
+    return found
 
 
 def _judge_blocked(facts: Facts) -> Finding | None:
@@ -128,6 +135,9 @@ def _judge_round(one: dict[str, Any], facts: Facts) -> Finding:
         else:
             text = f"All-reduce ({name}) between {world} processes gives the right numbers."
         return finding(ID, Status.OK, text, subject=name, **data)
+    if any(event.get("absent") for event in results):
+        text = f"{name} not tried: torch of {facts['python']} is {results[0]['absent']}."
+        return finding(ID, Status.SKIP, text, subject=name, reason=Reason.TOOL_MISSING, remedy=NEED_TORCH)
     if any(event["right"] is False for event in results):
         text = (
             f"All-reduce ({name}) finished with WRONG numbers: no result of a collective can be trusted here."

@@ -84,7 +84,8 @@ def _judge_blocked(facts: Facts) -> Finding | None:
         return finding(ID, Status.SKIP, text, reason=Reason.NOT_APPLICABLE)
     if error is not None:
         text = f"CUDA graphs not tried: {explain_error(error)}."
-        return finding(ID, Status.UNKNOWN, text, reason=Reason.CRASHED)
+        reason = Reason.TIMEOUT if error["kind"] == "timeout" else Reason.CRASHED
+        return finding(ID, Status.UNKNOWN, text, reason=reason)
     if not facts["gpus"]:
         text = "CUDA graphs not tried: CUDA is shown no GPU here."
         return finding(ID, Status.SKIP, text, reason=Reason.NOT_APPLICABLE)

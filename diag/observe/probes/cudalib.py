@@ -49,7 +49,8 @@ def is_compat(path: str) -> bool:
 
 
 def _version(name: str) -> str | None:
-    match = re.search(r"libcuda\.so\.(\d+\.\d+(?:\.\d+)*)$", name)
+    # WSL and Jetson ship libcuda.so.1.1, which is no driver version
+    match = re.search(r"libcuda\.so\.(\d{3,}\.\d+(?:\.\d+)*)$", name)
     return match.group(1) if match else None
 
 

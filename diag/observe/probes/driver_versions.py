@@ -19,7 +19,7 @@ from diag.model import Finding, Reason, Status
 from diag.observe.probes.cudalib import find_libcuda, find_torch, loaded_libcuda
 from diag.observe.probes.interface import Facts, Probe, Setup, finding
 from diag.observe.probes.nvhost import kernel_module, pci_gpus
-from diag.observe.probes.nvml import ABSENT, explain_error, open_nvml
+from diag.observe.probes.nvml import ABSENT, Nvml, ask_nvml, explain_error
 from diag.observe.probes.tables import table, version_key
 
 ID = "driver.versions"
@@ -37,18 +37,21 @@ def collect(setup: Setup) -> Facts:
         "pci_gpus": len(pci_gpus(setup.root)),
         "ld_library_path": [part for part in setup.env.get("LD_LIBRARY_PATH", "").split(":") if part],
     }
-    with open_nvml() as nvml:
-        running = nvml.error is None
-        nvml_driver = nvml.value("nvmlSystemGetDriverVersion") if running else None
-        cuda = nvml.value("nvmlSystemGetCudaDriverVersion_v2") if running else None
-        facts["nvml"] = {
-            "version": nvml.value("nvmlSystemGetNVMLVersion") if running else None,
-            "driver_version": nvml_driver,
-            "error": nvml.error,
-        }
+    none: tuple[Any, Any, Any] = (None, None, None)
+    (version, nvml_driver, cuda), error = ask_nvml(_ask, none)
+    facts["nvml"] = {"version": version, "driver_version": nvml_driver, "error": error}
     facts["cuda_driver_version"] = f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else None
     facts["driver_version"] = (module or {}).get("version") or nvml_driver
     return facts
+
+
+def _ask(nvml: Nvml) -> tuple[Any, Any, Any]:
+    """NVML's own version, the driver's, and the CUDA number it stands for."""
+    return (
+        nvml.value("nvmlSystemGetNVMLVersion"),
+        nvml.value("nvmlSystemGetDriverVersion"),
+        nvml.value("nvmlSystemGetCudaDriverVersion_v2"),
+    )
 
 
 def judge(facts: Facts) -> list[Finding]:
@@ -70,6 +73,8 @@ def _judge_absent(facts: Facts) -> Finding:
     if error is not None and error["kind"] not in ABSENT:
         text = f"An NVIDIA driver is there, but does not tell its version: {explain_error(error)}."
         data: dict[str, Any] = {"error": error}
+        if error["kind"] == "timeout":
+            return finding(ID, Status.UNKNOWN, text, reason=Reason.TIMEOUT, **data)
         if error["kind"] == "library-mismatch":
             data["cause"] = "driver-library-mismatch"
         return finding(ID, Status.FAIL, text, **data)

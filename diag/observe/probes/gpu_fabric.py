@@ -26,7 +26,7 @@ from diag.observe.probes.nvhost import (
     pci_functions,
     processes_named,
 )
-from diag.observe.probes.nvml import ABSENT, explain_error, open_nvml
+from diag.observe.probes.nvml import ABSENT, Nvml, ask_nvml, explain_error
 from diag.observe.probes.tables import version_key
 from diag.system import Root, run_command
 
@@ -43,17 +43,8 @@ def collect(setup: Setup) -> Facts:
     """Look for switches, their manager, the fabric's state and the two doors of GPUDirect."""
     root = setup.root
     module = kernel_module(root) or {}
-    with open_nvml() as nvml:
-        gpus = []
-        for index in range(nvml.count()):
-            handle = nvml.value("nvmlDeviceGetHandleByIndex", index)
-            if handle is not None:
-                links = sum(read_links(nvml, handle))
-                name = nvml.value("nvmlDeviceGetName", handle)
-                fabric = read_fabric(nvml, handle)
-                gpus.append({"index": index, "name": name, "nvlinks_active": links, "fabric": fabric})
-        error = nvml.error
-        driver = nvml.value("nvmlSystemGetDriverVersion") if error is None else None
+    none: tuple[list[Facts], str | None] = ([], None)
+    (gpus, driver), error = ask_nvml(_ask, none)
     nodes = [name for name in root.names("/dev") if re.fullmatch(r"nvidia-nvswitch\d+", name)]
     switches = max(len(nodes), len(pci_functions(root, BRIDGE_CLASS)))
     return {
@@ -74,6 +65,19 @@ def collect(setup: Setup) -> Facts:
         ),
         "hcas": root.names("/sys/class/infiniband"),
     }
+
+
+def _ask(nvml: Nvml) -> tuple[list[Facts], str | None]:
+    """Links and fabric of each GPU that answers, and the driver's version."""
+    gpus = []
+    for index in range(nvml.count()):
+        handle = nvml.value("nvmlDeviceGetHandleByIndex", index)
+        if handle is not None:
+            links = sum(read_links(nvml, handle))
+            name = nvml.value("nvmlDeviceGetName", handle)
+            fabric = read_fabric(nvml, handle)
+            gpus.append({"index": index, "name": name, "nvlinks_active": links, "fabric": fabric})
+    return gpus, nvml.value("nvmlSystemGetDriverVersion")
 
 
 def _fabric_manager(root: Root) -> Facts:
@@ -108,7 +112,8 @@ def judge(facts: Facts) -> list[Finding]:
         return found
     if facts["error"] is not None:
         text = f"The NVLink fabric could not be asked about: {explain_error(facts['error'])}."
-        return [finding(ID, Status.UNKNOWN, text, reason=Reason.CRASHED, error=facts["error"])]
+        reason = Reason.TIMEOUT if facts["error"]["kind"] == "timeout" else Reason.CRASHED
+        return [finding(ID, Status.UNKNOWN, text, reason=reason, error=facts["error"])]
     text = "No NVSwitch, no NVLink fabric and no RDMA card: nothing here needs a fabric manager or GPUDirect."
     return [finding(ID, Status.OK, text)]
 

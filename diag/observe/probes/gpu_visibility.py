@@ -15,7 +15,7 @@ from typing import Any
 from diag.model import Finding, Reason, Status
 from diag.observe.probes.interface import Facts, Probe, Setup, finding
 from diag.observe.probes.nvhost import device_files, in_container, kernel_module, pci_gpus
-from diag.observe.probes.nvml import ABSENT, explain_error, open_nvml
+from diag.observe.probes.nvml import ABSENT, ask_nvml, explain_error
 from diag.observe.probes.visible import list_uuids, parse_visible
 
 ID = "gpu.visibility"
@@ -30,9 +30,8 @@ VARIABLES = (
 
 def collect(setup: Setup) -> Facts:
     """Count the GPUs on the bus, in /dev and in NVML, and read what the variables leave of them."""
-    with open_nvml() as nvml:
-        uuids, migs = list_uuids(nvml)
-        error = nvml.error
+    none: tuple[list[str | None], list[str]] = ([], [])
+    (uuids, migs), error = ask_nvml(list_uuids, none)
     value = setup.env.get("CUDA_VISIBLE_DEVICES")
     return {
         "nvml_count": len(uuids) if error is None else None,
@@ -75,6 +74,9 @@ def _judge_error(facts: Facts, usable: list[dict[str, Any]]) -> Finding:
     if error["kind"] == "binding-missing":
         text = f"Which GPUs are visible could not be asked: {why}."
         return finding(ID, Status.UNKNOWN, text, reason=Reason.TOOL_MISSING)
+    if error["kind"] == "timeout":
+        text = f"Which GPUs are visible could not be asked: {why}."
+        return finding(ID, Status.UNKNOWN, text, reason=Reason.TIMEOUT, error=error)
     if error["kind"] in ABSENT and not usable and not facts["kernel_module"]:
         passed = len(facts["pci_gpus"])
         text = "No NVIDIA GPU seen on the PCI bus, and no driver: there is nothing to show."

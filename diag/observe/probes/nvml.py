@@ -6,10 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from diag.system.processes import within
+
+T = TypeVar("T")
 
 ErrorFacts = dict[str, Any]
-"""{code: NVML's number or null, kind: one of KINDS or `other`, message}."""
+"""{code: NVML's number or null, kind: one of KINDS, `binding-missing`, `timeout` or `other`, message}."""
 
 KINDS = {
     2: "invalid-argument",
@@ -96,6 +100,27 @@ GONE = ("gpu-lost", "reset-required")
 """Kinds that say: this GPU does nothing more before a reset or reboot."""
 
 
+PATIENCE_S = 6.0
+"""For probes that have more to tell than NVML does: longer than a slow start, shorter than their own deadlines."""
+
+
+def ask_nvml(look: Callable[[Nvml], T], otherwise: T) -> tuple[T, ErrorFacts | None]:
+    """(what `look` finds, None); (`otherwise`, error) where NVML does not start or has not answered in PATIENCE_S.
+
+    A call that hangs is left behind in its thread: the callers live in short-lived children.
+    """
+
+    def run() -> tuple[T, ErrorFacts | None]:
+        with open_nvml() as nvml:
+            return (look(nvml), None) if nvml.error is None else (otherwise, nvml.error)
+
+    answered, answer = within(PATIENCE_S, run)
+    if not answered or answer is None:
+        message = f"NVML has not answered within {PATIENCE_S:.0f} s"
+        return otherwise, {"code": None, "kind": "timeout", "message": message}
+    return answer
+
+
 def explain_error(error: ErrorFacts) -> str:
     """One sentence about why NVML did not start."""
     return {
@@ -105,6 +130,7 @@ def explain_error(error: ErrorFacts) -> str:
         "library-mismatch": "the NVML library and the kernel module are of different driver versions",
         "gpu-lost": "the GPU has fallen off the bus",
         "no-permission": "this user may not open the NVIDIA device files",
+        "timeout": f"NVML has not answered within {PATIENCE_S:.0f} s: it hangs, or starts very slowly",
         "unknown": "NVML gives only its unknown error (999), as when a container has lost its device permissions",
     }.get(error["kind"], f"NVML says: {error['message']}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diag.observe.probes.nvml import ErrorFacts, Nvml, open_nvml
+from diag.observe.probes.nvml import ErrorFacts, Nvml, ask_nvml
 
 
 def list_uuids(nvml: Nvml) -> tuple[list[str | None], list[str]]:
@@ -62,9 +62,9 @@ def _resolve(entry: str, uuids: list[str | None], migs: list[str]) -> str | None
 
 def count_cuda_devices(env: Mapping[str, str]) -> tuple[int, ErrorFacts | None]:
     """How many devices a CUDA process would be shown, and NVML's error where it cannot be told."""
-    with open_nvml() as nvml:
-        if nvml.error is not None:
-            return 0, nvml.error
-        uuids, migs = list_uuids(nvml)
+    none: tuple[list[str | None], list[str]] = ([], [])
+    (uuids, migs), error = ask_nvml(list_uuids, none)
+    if error is not None:
+        return 0, error
     value = env.get("CUDA_VISIBLE_DEVICES")
     return (len(uuids) if value is None else len(parse_visible(value, uuids, migs)["visible"])), None

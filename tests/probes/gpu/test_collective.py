@@ -51,6 +51,14 @@ def test_an_interface_that_is_not_there_is_named_and_the_others_are_still_tried(
 
 
 @needs_torch
+def test_gloo_runs_although_nvml_is_broken_and_nccl_is_said_not_to_have(look: Look) -> None:
+    seen = look("collective.allreduce", "init=18")
+
+    assert seen.one("gloo over lo").status is Status.OK
+    assert (seen.one("NCCL").status, seen.one("NCCL").reason) == (Status.UNKNOWN, Reason.CRASHED)
+
+
+@needs_torch
 def test_a_torch_without_cuda_does_not_pretend_to_capture() -> None:
     job = {"gpus": 1, "deadline_s": 18, "round_s": 5}
     outcome = run_command(

@@ -61,6 +61,13 @@ def test_the_loaders_order_is_kept_and_compat_recognised(tree: Callable[..., str
     assert [one["version"] for one in first] == ["550.90.07", "560.35.03"]
 
 
+def test_a_library_without_a_driver_version_in_its_name_is_not_compared(tree: Callable[..., str]) -> None:
+    root = tree({"/usr/lib/wsl/lib/libcuda.so.1": "", "/usr/lib/wsl/lib/libcuda.so.1.1": ""})
+    (found,) = find_libcuda(Root(root), {"LD_LIBRARY_PATH": "/usr/lib/wsl/lib"})
+
+    assert found["version"] is None
+
+
 def test_a_matching_driver_is_fine_and_tells_its_version(look: Look) -> None:
     seen = look("driver.versions", "machine=1xH100;driver=570.124.06")
 
@@ -90,6 +97,16 @@ def test_no_driver_is_not_applicable(look: Look, tree: Callable[..., str]) -> No
     seen = look("driver.versions", None, root=tree({}))
 
     assert (seen.one().status, seen.one().reason) == (Status.SKIP, Reason.NOT_APPLICABLE)
+
+
+def test_a_hanging_nvml_does_not_hide_the_modules_version(look: Look, tree: Callable[..., str]) -> None:
+    root = tree({"/proc/driver/nvidia/version": OPEN})
+    seen = look("driver.versions", "machine=1xH100;hang=nvmlInitWithFlags", root=root)
+
+    assert seen.facts["driver_version"] == "570.124.06"
+    assert seen.facts["nvml"]["error"]["kind"] == "timeout"
+    assert seen.one().status is not Status.UNKNOWN
+    assert seen.duration_s < 9
 
 
 def test_torch_is_read_without_being_imported(tmp_path: Path) -> None:

@@ -33,6 +33,9 @@ def run_round(rank: Rank, torch: Any, one: dict[str, Any], number: int) -> None:
     world = rank.job["gpus"] if nccl else rank.world
     if rank.rank >= world:
         return
+    if nccl and torch.version.cuda is None and torch.version.hip is None:
+        rank.report(round=one["name"], right=None, absent="built without CUDA")
+        return
     if one["interface"]:
         os.environ["GLOO_SOCKET_IFNAME"] = one["interface"]
     elif not nccl:
