@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from diag.system.files import Root
-from diag.system.processes import Process, list_processes, read_environment
+from diag.system.processes import Process, is_gone, list_processes, read_environment
 
 RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
 """Where launchers tell a process its global rank: torchrun, Open MPI, MPICH/Intel MPI, PMIx, Slurm."""
@@ -24,6 +24,7 @@ _TITLES = (
     (r"sglang::(scheduler|data_parallel_controller)", "sglang", "worker"),
     (r"sglang::", "sglang", "server"),
     (r"ray::IDLE", "ray", "idle"),
+    (r"ray::(DashboardAgent|RuntimeEnvAgent|LogMonitor|JobSupervisor)", "ray", "control"),
     (r"ray::", "ray", "worker"),
 )
 _PROGRAMS = {
@@ -203,3 +204,22 @@ def find_patient_python(root: Root, env: Mapping[str, str], given: str | None) -
         if found:
             return found, "first on PATH"
     return None, "no running rank, no virtual environment, and no python on PATH"
+
+
+def hidden_pythons(root: Root, processes: Iterable[Process], job: Iterable[JobProcess]) -> list[Process]:
+    """Python processes whose variables may not be read: a rank among them cannot be told from any other script.
+
+    Scripts of the distribution (/usr/bin, /usr/share ...) are daemons, never ranks.
+    """
+    known = {member.process.pid for member in job}
+    return [
+        process
+        for process in processes
+        if process.argv
+        and process.pid not in known
+        and _PYTHON.search(process.argv[0])
+        and not _is_ours(process)
+        and not re.match(r"/usr/(s?bin|lib|libexec|share)/.", entry_point(process.argv))
+        and read_environment(root, process.pid, 0.3) is None
+        and not is_gone(root, process.pid)
+    ]

@@ -103,6 +103,12 @@ def read_process(root: Root, pid: int, boot_s: float | None = None) -> Process |
     )  # fmt: skip
 
 
+def is_gone(root: Root, pid: int) -> bool:
+    """True if the process has ended meanwhile: what could not be read then was not refused."""
+    state = (root.read(f"/proc/{pid}/stat") or "").rpartition(") ")[2][:1]
+    return state in ("", "Z", "X")
+
+
 def split_command_line(raw: str) -> tuple[str, ...]:
     """Arguments of a /proc/PID/cmdline; a process that renamed itself (setproctitle) gives one padded string."""
     return tuple(raw.rstrip("\0 ").split("\0")) if raw.strip("\0 ") else ()

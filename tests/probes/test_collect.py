@@ -309,7 +309,7 @@ def test_a_stopped_python_process_shows_its_stack_and_that_it_is_stopped(tmp_pat
         finally:
             process.kill()
     (entry,) = [one for one in facts["processes"] if one["pid"] == process.pid]
-    findings = process_launch.judge({"processes": [entry]})
+    findings = process_launch.judge({**facts, "processes": [entry]})
 
     assert entry["rank"] == 5
     assert entry["state"] == "T"

@@ -46,6 +46,7 @@ TREE = Root(str(Path(__file__).parents[2] / "fixtures" / "trees" / "pod-cgroup2"
         ("/ray/core/src/ray/raylet/raylet --raylet_socket_name=x", ("ray", "control")),
         ("ray::RayWorkerWrapper.execute_method", ("ray", "worker")),
         ("ray::IDLE", ("ray", "idle")),
+        ("ray::DashboardAgent", ("ray", "control")),
         ("/usr/bin/python -u /venv/ray/_private/workers/default_worker.py --node-ip", ("ray", "idle")),
         ("/venv/bin/python /venv/bin/deepspeed --num_gpus 8 train.py", ("deepspeed", "launcher")),
         ("python /venv/bin/accelerate launch train.py", ("accelerate", "launcher")),

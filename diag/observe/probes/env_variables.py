@@ -19,7 +19,7 @@ from diag.model import Finding, Reason, Status
 from diag.observe.probes.interface import Facts, Probe, Setup, finding
 from diag.observe.probes.wording import count, listed
 from diag.system.jobs import find_job
-from diag.system.processes import read_environment
+from diag.system.processes import is_gone, read_environment
 
 ID = "env.variables"
 KEPT = re.compile(
@@ -49,7 +49,7 @@ def collect(setup: Setup) -> Facts:
             continue
         environment = read_environment(root, member.process.pid)
         if environment is None:
-            unreadable.append(member.label)
+            unreadable += [] if is_gone(root, member.process.pid) else [member.label]
         else:
             sources.append({"who": member.label, "kind": "process", "variables": _kept(environment)})
     named = {v for one in sources for name, v in one["variables"].items() if name in FILES}  # type: ignore[attr-defined]

@@ -181,7 +181,8 @@ def _judge_nccl(interfaces: list[dict[str, Any]], who: str, variables: dict[str,
         if one["running"] and one["addresses"] and one["kind"] not in LOCAL_ONLY
     ]
     data: dict[str, Any] = {"library": "nccl", "setting": setting, "chosen": names, "available": real}
-    said = f"NCCL_SOCKET_IFNAME={setting}" if setting else "without NCCL_SOCKET_IFNAME"
+    name = f"NCCL_SOCKET_IFNAME={setting}"
+    said = f"with {name}" if setting else "without NCCL_SOCKET_IFNAME"
     bad = {**data, "cause": "nccl-wrong-interface", "suggested": real[0] if real else None}
     use = f"; running with an address: {listed(real)}" if real else ""
     if not names:
@@ -215,7 +216,7 @@ def _judge_nccl(interfaces: list[dict[str, Any]], who: str, variables: dict[str,
         text = f"{said} NCCL takes {listed(names)} with different MTUs ({listed(str(mtu) for mtu in sorted(mtus))})"
         return finding(ID, Status.WARN, text, subject=who, **data, cause="mtu-mismatch")
     if len(names) > 1 and setting and not setting.startswith(("^", "=")) and "," not in setting:
-        text = f"{said} is a prefix and matches {listed(names)}; `={setting}` takes the one alone"
+        text = f"{name} is a prefix and matches {listed(names)}; `={setting}` takes the one alone"
         return finding(ID, Status.WARN, text, subject=who, **data)
     more = f", then {listed(names[1:])}" if names[1:] else ""
     return finding(ID, Status.OK, f"{said} NCCL's sockets take {where}{more}", subject=who, **data)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
 from typing import Any
 
 from diag.model import Finding, Reason, Status
 from diag.observe.probes.interface import Facts, Probe, Setup, finding
 from diag.observe.probes.wording import count, listed
 from diag.system import Root
-from diag.system.jobs import JobProcess, find_job
-from diag.system.processes import read_descriptors, read_process, read_tcp_sockets
+from diag.system.jobs import JobProcess, entry_point, find_job, hidden_pythons
+from diag.system.processes import list_processes, read_descriptors, read_process, read_tcp_sockets
 from diag.system.pyspy import PTRACE_REMEDY, Stacks, dump_stacks
 
 ID = "process.launch"
@@ -35,7 +36,10 @@ NATIVE_WAIT = {
 def collect(setup: Setup) -> Facts:
     """Describe each process, its connection attempts, and its Python stacks while time allows."""
     root = setup.root
-    job = [member for member in find_job(root) if member.role != "idle"][:MOST]
+    processes = list_processes(root)
+    everybody = find_job(root, processes)
+    job = [member for member in everybody if member.role != "idle"][:MOST]
+    hidden = hidden_pythons(root, processes, everybody)
     described = [_describe(root, member) for member in job]
     if setup.root.path == "/":
         python = [member for member in job if member.computes or member.role in ("frontend", "router")][
@@ -44,7 +48,8 @@ def collect(setup: Setup) -> Facts:
         stacks = _stacks([member.process.pid for member in python])
         for entry in described:
             entry["stacks"] = stacks.get(entry["pid"])
-    return {"processes": described}
+    unseen = [f"{PurePosixPath(entry_point(one.argv)).name} (pid {one.pid})" for one in hidden]
+    return {"processes": described, "unseen": unseen[:16], "unseen_count": len(unseen)}
 
 
 def _describe(root: Root, member: JobProcess) -> dict[str, Any]:
@@ -125,7 +130,18 @@ def _plain(stacks: Stacks) -> dict[str, Any]:
 
 def judge(facts: Facts) -> list[Finding]:
     """Who is stopped or stuck, who calls somebody that does not answer, where everybody is, and what was not seen."""
-    processes = facts["processes"]
+    processes, hidden = facts["processes"], []
+    if facts["unseen_count"]:
+        text = (
+            f"{count(facts['unseen_count'], 'Python process')} of other users may not be looked into, so ranks among "
+            f"them are not seen: {listed(facts['unseen'])}"
+        )
+        remedy = "run diag as root or as the user of the launch"
+        hidden = [
+            finding(ID, Status.UNKNOWN, text, subject="other users", reason=Reason.PERMISSION, remedy=remedy)
+        ]
+    if not processes and hidden:
+        return hidden
     if not processes:
         text = "no process of a launch runs on this node (looked for torchrun, vLLM, SGLang, Dynamo, TRT-LLM, Ray, DeepSpeed, MPI)"
         return [finding(ID, Status.SKIP, text, reason=Reason.NOT_APPLICABLE)]
@@ -133,7 +149,7 @@ def judge(facts: Facts) -> list[Finding]:
     frameworks = listed(sorted({process["framework"] for process in processes}))
     text = f"{count(len(processes), 'process')} of a launch ({frameworks}): {listed((p['who'] for p in processes), 6)}"
     found.append(finding(ID, Status.OK, text, pids=[process["pid"] for process in processes]))
-    return found + _judge_stacks(processes)
+    return found + _judge_stacks(processes) + hidden
 
 
 def _judge_one(process: dict[str, Any]) -> list[Finding]:

@@ -19,6 +19,7 @@ from diag.system import Root
 from diag.system.jobs import JobProcess, find_job
 from diag.system.processes import (
     Process,
+    is_gone,
     list_processes,
     read_descriptors,
     read_environment,
@@ -63,7 +64,7 @@ def _users_of_shm(root: Root, processes: list[Process]) -> tuple[set[str], int]:
         if not process.argv:
             continue
         mapped, opened = read_mapped_files(root, process.pid), read_descriptors(root, process.pid)
-        hidden += mapped is None or opened is None
+        hidden += (mapped is None or opened is None) and not is_gone(root, process.pid)
         for path in (*(mapped or ()), *(opened or ())):
             if path.startswith("/dev/shm/"):
                 used.add(path.removeprefix("/dev/shm/"))

@@ -17,7 +17,7 @@ from diag.observe.probes.interface import Facts, Probe, Setup, finding
 from diag.observe.probes.wording import listed
 from diag.system import Root, run_command
 from diag.system.jobs import find_job, find_patient_python
-from diag.system.processes import read_mapped_files
+from diag.system.processes import is_gone, read_mapped_files
 
 ID = "software.versions"
 ASK_S = 5.0
@@ -103,6 +103,8 @@ def _mapped(root: Root) -> list[dict[str, Any]]:
         if not member.computes or len(found) >= 64:
             continue
         paths = read_mapped_files(root, member.process.pid)
+        if paths is None and is_gone(root, member.process.pid):
+            continue
         libraries = [path for path in paths or [] if LIBRARIES.search(path.removesuffix(" (deleted)"))]
         nccl = [path for path in libraries if PurePosixPath(path).name.startswith("libnccl.so")]
         for path in nccl:
