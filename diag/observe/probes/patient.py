@@ -23,8 +23,9 @@ ROUND_S = 6
 """One round between processes of one node takes well under a second; gloo's own default is 30 min."""
 
 CUDA_CAUSES = (
-    (r"\b802\b|system not yet initialized", "fabric-manager"),
-    (r"\b803\b|system has unsupported display driver|driver mismatch", "driver-library-mismatch"),
+    (r"[Ee]rror:? 802\b|system not yet initialized", "fabric-manager"),
+    (r"[Ee]rror:? 803\b|system has unsupported display driver|driver mismatch", "driver-library-mismatch"),
+    (r"forward compatibility was attempted on non supported HW", "cuda-compat-shadow"),  # 804
     (r"driver on your system is too old|CUDA driver version is insufficient", "driver-too-old"),
     (r"no kernel image is available", "no-kernel-image"),
     (r"out of memory", "gpu-memory-in-use"),

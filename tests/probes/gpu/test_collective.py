@@ -205,4 +205,4 @@ def test_what_stalls_eagerly_is_no_fault_of_graphs() -> None:
 def test_texts_of_cuda_name_their_causes() -> None:
     assert cause_of("CUDA error 802: system not yet initialized") == "fabric-manager"
     assert cause_of("The NVIDIA driver on your system is too old (found version 11040)") == "driver-too-old"
-    assert cause_of("all is well") is None
+    assert cause_of('File "torch/cuda/__init__.py", line 802, in _lazy_init') is None
