@@ -174,10 +174,49 @@ def test_ctrl_c_gives_a_partial_report(package: str) -> None:
         "threading.Timer(1.0, _thread.interrupt_main).start()\n"
         "begin = time.monotonic()\n"
         "run = run_probes(Setup(), package='misbehaving_slow')\n"
-        "print(run.interrupted, time.monotonic() - begin < 5, run.findings[0].summary)\n"
+        "print(run.interrupted, time.monotonic() - begin < 5, run.findings[-1].summary)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
     )
 
     assert done.stdout.strip() == "True True Sleeper: interrupted before it had answered", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("users", "only", "words", "status"),
+    [
+        ("[]", [], "touched", Status.OK),
+        (
+            '["rank 0 (pid 7)"]',
+            [],
+            "left out so as not to disturb what runs on the GPUs: rank 0 (pid 7)",
+            Status.SKIP,
+        ),
+        ('["rank 0 (pid 7)"]', ["gpu"], "left out", Status.SKIP),
+        ('["rank 0 (pid 7)"]', ["gpu.touch"], "touched", Status.OK),
+        ("no json", [], "cannot tell who uses the GPUs", Status.SKIP),
+    ],
+)
+def test_probes_that_touch_a_gpu_stay_away_from_living_ranks(
+    package: str, users: str, only: list[str], words: str, status: Status
+) -> None:
+    found = answer(run_probes(Setup(env={"USERS": users}), only=only, package="gated"), "gpu.touch")
+
+    assert found.status is status
+    assert words in found.summary
+
+
+def test_a_child_on_a_mount_that_never_answers_is_killed_and_named(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A FIFO nobody writes to: the child's open(2) blocks in the kernel."""
+    os.mkfifo(tmp_path / "fifo")
+    found = answer(
+        run_probes(
+            Setup(env={"FIFO": str(tmp_path / "fifo")}), only=["slow.opens"], package="misbehaving_slow"
+        ),
+        "slow.opens",
+    )
+
+    assert found.reason is Reason.TIMEOUT

@@ -246,7 +246,7 @@ def _differences(sources: list[dict[str, Any]]) -> list[Finding]:
             )
         shell = sources[0]["variables"].get(name)
         if shell is not None and set(values) == {None}:
-            text = f"{name}={shell} is set in this shell, but in none of the {count(len(ranks), 'running process')} of the launch"
+            text = f"{name}={shell} is set in this shell, but no running process of the launch has it"
             found.append(finding(ID, Status.WARN, text, subject=name))
     return found
 

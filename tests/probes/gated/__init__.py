@@ -1,0 +1,1 @@
+"""A GPU that somebody uses, and a probe that would touch it."""
