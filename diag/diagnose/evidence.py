@@ -34,6 +34,7 @@ class FileEvidence:
     phases: list[Observation] = field(default_factory=list)
     exceptions: list[Observation] = field(default_factory=list)
     other_runs: int = 0
+    earlier_failed: int = 0
 
     @property
     def last_progress(self) -> int:
@@ -65,17 +66,42 @@ class FileEvidence:
                 own = marker.phase
         return own or any_writer
 
-    def lives_on(self, one: Observation, end: int | None = None) -> bool:
-        """True if the launch went on as if nothing had happened after `one`."""
-        line = end if end is not None else one.order
-        mine = stream_of(one)
-        if any(mark.order >= one.order for mark in self.dead):
-            return False
-        later = [mark for mark in self.alive if mark.order > line]
-        if mine[2]:
-            later = [mark for mark in later if stream_of(mark)[2] in ("", mine[2])]
-        started = any("startup complete" in mark.text or "fired up" in mark.text or "Uvicorn running" in mark.text for mark in later)
-        return started or len(later) >= 2
+    @property
+    def orderly_end(self) -> int | None:
+        """Line at which a launch that worked was told to stop; what it prints afterwards is the stopping."""
+        stops = [one.order for one in self.phases if one.phase is Phase.SHUTDOWN]
+        if not stops or not any(mark.order < stops[0] for mark in self.alive):
+            return None
+        fatal = [one for one in (*self.dead, *self.exceptions) if one.order < stops[0] and not one.fields.get("ignored")]
+        return None if any(not self.lives_on(one) for one in fatal) else stops[0]
+
+    def lives_on(self, one: Observation) -> bool:
+        """True if the launch went on as if nothing had happened after `one`.
+
+        A failure counts as survived only through its own writer's later life, or a lot of anybody's; a warning
+        through any later start or a few signs of life. What comes after the next death proves nothing.
+        """
+        fatal = one.kind in ("dead", "exception") or any(
+            mark.order == one.order or mark.fields.get("begin_line", mark.order) <= one.order <= mark.order
+            for mark in (*self.dead, *self.exceptions)
+        )
+        death = min((mark.order for mark in self.dead if mark.order > one.order), default=None)
+        later = [mark for mark in self.alive if mark.order > one.order and (death is None or mark.order < death)]
+        mine = stream_of(one)[2]
+        own = [mark for mark in later if not mine or stream_of(mark)[2] in ("", mine)]
+        if not fatal:
+            return any(map(_is_start, later)) or len(own) >= (FEW if death is None else SOME)
+        if death is None:
+            return any(map(_is_start, own)) or len(own) >= FEW
+        return len(own) >= MANY
+
+
+FEW, SOME, MANY = 2, 5, 20
+"""Signs of life that outweigh a warning, a warning before a death, a failure before a death."""
+
+
+def _is_start(mark: Observation) -> bool:
+    return "startup complete" in mark.text or "fired up" in mark.text or "Uvicorn running" in mark.text
 
 
 @dataclass(slots=True)
@@ -97,11 +123,7 @@ class Evidence:
     @property
     def has_failure(self) -> bool:
         """Something ended badly and was not taken back."""
-        return any(
-            any(not item.lives_on(one) for one in item.dead)
-            or any(not item.lives_on(one) for one in item.exceptions)
-            for item in self.files
-        )
+        return any(_failed(item) for item in self.files)
 
     def host_of_rank(self, rank: int | None) -> str | None:
         """The host on which a rank runs, if any line says both."""
@@ -124,9 +146,11 @@ def prepare(readings: Sequence[FileReading], findings: Sequence[Finding], facts:
 def _choose_run(reading: FileReading) -> FileEvidence:
     bounds = _run_bounds(reading)
     runs = [_run(reading, first, last) for first, last in bounds]
-    failed = [run for run in runs if _failed(run)]
-    chosen = failed[-1] if failed else runs[-1]
+    chosen = runs[-1]
+    if not chosen.alive and not _failed(chosen):   # a last run that tells nothing leaves the one before
+        chosen = next((run for run in reversed(runs) if _failed(run)), chosen)
     chosen.other_runs = len(runs) - 1
+    chosen.earlier_failed = sum(_failed(run) for run in runs if run.first_line < chosen.first_line)
     return chosen
 
 
@@ -156,4 +180,8 @@ def _run(reading: FileReading, first: int, last: int) -> FileEvidence:
 
 
 def _failed(run: FileEvidence) -> bool:
-    return any(not run.lives_on(one) for one in (*run.dead, *run.exceptions))
+    end = run.orderly_end
+    return any(
+        not run.lives_on(one) for one in (*run.dead, *run.exceptions)
+        if not one.fields.get("ignored") and (end is None or one.order < end)
+    )

@@ -90,7 +90,8 @@ class Matcher:
                                      for condition in signal.conditions)]
         elif signal.kind == "exception":
             hits.lines = [
-                one for item in self.evidence.files for one in item.exceptions if _exception_fits(signal, one)
+                one for item in self.evidence.files for one in item.exceptions
+                if not one.fields.get("ignored") and _exception_fits(signal, one)
             ]
         elif signal.kind == "finding":
             hits.findings = [one for one in self.evidence.findings if _finding_fits(signal, one)]
@@ -106,10 +107,13 @@ class Matcher:
             return False
         for name in signal.cleared_by:
             later = self.index.get(f"{self.playbook.id}/{name}", [])
-            if any(other.order > one.order and other.origin.source == one.origin.source
+            if any(other.order >= one.order and other is not one and other.origin.source == one.origin.source
                    and stream_of(other)[2] in ("", stream_of(one)[2]) for other in later):
                 return True
-        return signal.says != "context" and not self.playbook.while_serving and item.lives_on(one)
+        if signal.says == "context" or self.playbook.while_serving:
+            return False
+        end = item.orderly_end
+        return item.lives_on(one) or (end is not None and one.order > end)
 
     def _clause(self, clause: Clause) -> ClauseMatch | None:
         if any(self.hits(name) for name in clause.none):

@@ -285,8 +285,9 @@ def judge(diagnoses: Sequence[Diagnosis], findings: Sequence[Finding], open_ques
 
 def _run_notes(evidence: Evidence) -> list[str]:
     return [
-        f"{item.reading.name} holds {item.other_runs + 1} runs; lines {item.first_line} to "
-        f"{item.last_line if item.last_line < 1 << 59 else item.reading.lines} were judged"
+        f"{item.reading.name} holds {item.other_runs + 1} runs; judged: lines {item.first_line} to "
+        f"{item.last_line if item.last_line < 1 << 59 else item.reading.lines}"
+        + (f"; {item.earlier_failed} earlier failed" if item.earlier_failed else "")
         for item in evidence.files if item.other_runs
     ]
 

@@ -42,9 +42,12 @@ def unexplained(evidence: Evidence) -> Unexplained | None:
 
 
 def _failures(item: FileEvidence) -> list[Observation]:
-    exceptions = [one for one in item.exceptions if not item.lives_on(one)]
-    dead = [one for one in item.dead if not item.lives_on(one)]
-    return sorted([*exceptions, *dead], key=lambda one: one.order)
+    end = item.orderly_end
+    found = [
+        one for one in (*item.exceptions, *item.dead)
+        if not one.fields.get("ignored") and not item.lives_on(one) and (end is None or one.order < end)
+    ]
+    return sorted(found, key=lambda one: one.order)
 
 
 def _who(one: Observation) -> str:

@@ -31,7 +31,7 @@ PHASES: tuple[tuple[Phase, str, str], ...] = (
     (_P.SERVING, "begin", r"Application startup complete|Uvicorn running on|The server is fired up and ready|Starting vLLM API server|Server started"),
     (_P.SERVING, "in", r"Avg (?:prompt|generation) throughput|(?:Decode|Prefill) batch[.,]|Prefilling locally|Added request |Received request "),
     (_P.SERVING, "in", r"[{\[(\s]'?\"?(?:train[_/])?loss'?\"?\]?\s*[:=]\s*-?\d|lm loss: |\bloss[ :=]+\d"),
-    (_P.SHUTDOWN, "in", r"Shutting down|Finished server process|Destroying process group|Gracefully stopping|received signal"),
+    (_P.SHUTDOWN, "in", r"\[shutdown\] |Shutting down|Finished server process|Destroying process group|Gracefully stopping|received signal|Received SIGTERM"),
 )
 """Phases of a launch."""
 
@@ -47,7 +47,7 @@ ALIVE: tuple[str, ...] = (
     r"ll ranks finished|ob completed successfully|[Ff]inished successfully|succeeded in \d|completed successfully",
     r"Successfully (?:joined|connected|started|preempted|saved)|Saved checkpoint|saving checkpoint at iteration|checkpoint saved",
     r"iteration +\d+/ *\d+ \|",
-    r"exited with code 0|exit code 0\b|state COMPLETED|COMPLETED \(exit code 0\)",
+    r"exits successfully|exited with code 0|exit code 0\b|state COMPLETED|COMPLETED \(exit code 0\)",
 )
 """Signs that the launch works: what went before did not stop it."""
 

@@ -117,8 +117,9 @@ class Opening:
     def _stream(self, name: str, stream: IO[bytes], size: int | None, *, named: bool, depth: int = 0) -> Iterator[Source]:
         head = stream.read(SNIFF)
         if not head:
-            if named:
+            if named and len(self.paths) == 1:
                 raise UserError("is empty", where=_label(name), code="empty")
+            self.skipped.append(Skipped(name, "is empty"))   # a rank that printed nothing is a gap, not an error
             return
         if depth < 2 and head.startswith((_GZIP, _ZSTD)):
             yield from self._compressed(name, head, stream, named=named, depth=depth)
@@ -130,7 +131,7 @@ class Opening:
         if wide:
             stream = io.BytesIO((head + stream.read(256 << 20)).decode(wide, "replace").encode())
             head = stream.read(SNIFF)
-        elif b"\0" in head:
+        elif _is_binary(head):
             self._not_text(name, named)
             return
         yield Source(name, stream, head, size)
@@ -238,6 +239,15 @@ def _zstd_error() -> type[Exception]:
     module = sys.modules.get("zstandard")
     error: type[Exception] = module.ZstdError if module is not None else EOFError
     return error
+
+
+def _is_binary(head: bytes) -> bool:
+    """A crash may leave a few NUL bytes in a log; a program or an image is full of them."""
+    strange = sum(head.count(byte) for byte in _STRANGE)
+    return strange > max(8, len(head) // 50)
+
+
+_STRANGE = tuple(bytes([code]) for code in range(32) if code not in (7, 8, 9, 10, 12, 13, 27))
 
 
 def _is_tar(head: bytes) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from diag.playbooks.literals import PatternError, required_literals, split_alter
 
 MAX_KEPT = 400
 """Observations kept per pattern and file: the first ones, and the last few for what happened at the end."""
+
+IGNORED_BEFORE = (b"Exception ignored in", b"Error in atexit", b"Exception ignored on")
+"""Python prints these above tracebacks that end nothing."""
 
 MAX_PRINTED = 32
 MAX_TRACEBACKS = 300
@@ -269,7 +272,11 @@ class _FileState:
         found = read_traceback([line.rstrip("\r").rsplit("\r", 1)[-1] for line in chunk])
         if found is None:
             return
-        self.reading.observations.append(_exception(found, origin, self.line_number, self.processes, self.file_rank))
+        one = _exception(found, origin, self.line_number, self.processes, self.file_rank)
+        before = block[max(0, start - 400) : start].rstrip(b"\n").rsplit(b"\n", 1)[-1]
+        if any(words in before for words in IGNORED_BEFORE):
+            one = replace(one, fields={**one.fields, "ignored": "true"})
+        self.reading.observations.append(one)
 
     def finish(self, source: Source) -> FileReading:
         reading = self.reading
