@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from diag.system.files import Root
@@ -73,6 +73,8 @@ class JobProcess:
     role: str
     """launcher, server, frontend, router, engine, worker, rank, control (Ray, etcd ...) or idle (a spare Ray worker)."""
     rank: int | None = None
+    launch: int = 0
+    """Pid of the topmost process of the same launch that still lives; two processes with different ones are strangers."""
 
     @property
     def label(self) -> str:
@@ -161,7 +163,15 @@ def find_job(root: Root, processes: Iterable[Process] | None = None) -> list[Job
         elif rank is not None and (python or below) and ("WORLD_SIZE" in environment or below):
             framework = job[process.ppid].framework if below else "torch"
             job[process.pid] = JobProcess(process, framework, "rank", rank)
-    return [job[pid] for pid in sorted(job)]
+    return [replace(job[pid], launch=_topmost(pid, job)) for pid in sorted(job)]
+
+
+def _topmost(pid: int, job: Mapping[int, JobProcess]) -> int:
+    seen = {pid}
+    while job[pid].process.ppid in job and job[pid].process.ppid not in seen:
+        pid = job[pid].process.ppid
+        seen.add(pid)
+    return pid
 
 
 def _is_ours(process: Process) -> bool:

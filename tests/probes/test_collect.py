@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -204,6 +205,35 @@ def test_launch_sees_the_stuck_rank_and_whom_it_calls() -> None:
     assert processes[71]["rank"] == 3
     assert processes[71]["stuck_threads"] == [{"thread": "71", "waits_in": "rpc_wait_bit_killable"}]
     assert processes[71]["connecting"] == [{"to": "10.0.0.1:29500", "retransmits": 5}]
+
+
+def test_a_connection_attempt_that_nobody_answers_is_seen(tmp_path: Path) -> None:
+    """A full backlog drops SYNs as a firewall does."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import socket, sys, time\ns = socket.socket()\ns.setblocking(False)\n"
+        "s.connect_ex(('127.0.0.1', int(sys.argv[1])))\nprint('calling', flush=True)\ntime.sleep(60)\n"
+    )
+    env = {**os.environ, "RANK": "1", "WORLD_SIZE": "2"}
+    with socket.socket() as server, contextlib.ExitStack() as stack:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        port = server.getsockname()[1]
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        argv = [sys.executable, str(script), str(port)]
+        with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE) as process:
+            try:
+                assert process.stdout is not None
+                process.stdout.readline()
+                facts = process_launch.collect(Setup())
+            finally:
+                process.kill()
+    (entry,) = [one for one in facts["processes"] if one["pid"] == process.pid]
+
+    assert [call["to"] for call in entry["connecting"]] == [f"127.0.0.1:{port}"]
 
 
 def test_gpu_users_are_those_with_a_gpu_open() -> None:

@@ -86,6 +86,7 @@ def test_the_recorded_pod_has_a_server_and_a_worker_and_no_editor() -> None:
         ("vllm.entrypoints.openai.api_server (pid 70)", "server", None),
         ("rank 3: VLLM::Worker_TP3 (pid 71)", "worker", 3),
     ]
+    assert [member.launch for member in job] == [70, 70]
     assert job[0].process.start_s == 1760000050.0
 
 

@@ -37,7 +37,7 @@ OWN_PER_RANK = re.compile(r"NCCL_(HOSTID|DEBUG_FILE|SOCKET_IFNAME|IB_HCA|CROSS_N
 def collect(setup: Setup) -> Facts:
     """The interesting variables of every source; values are cut at 400 characters, secrets are not taken."""
     root, env = setup.root, setup.env
-    sources = [{"who": "this shell", "kind": "shell", "variables": _kept(env)}]
+    sources: list[dict[str, Any]] = [{"who": "this shell", "kind": "shell", "variables": _kept(env)}]
     user = env.get("NCCL_CONF_FILE") or f"{env.get('HOME', '/root')}/.nccl.conf"
     for path in (user, "/etc/nccl.conf"):  # NCCL's own order (src/misc/param.cc): what is set first stays
         text = root.read(path)
@@ -51,8 +51,11 @@ def collect(setup: Setup) -> Facts:
         if environment is None:
             unreadable += [] if is_gone(root, member.process.pid) else [member.label]
         else:
-            sources.append({"who": member.label, "kind": "process", "variables": _kept(environment)})
-    named = {v for one in sources for name, v in one["variables"].items() if name in FILES}  # type: ignore[attr-defined]
+            variables = _kept(environment)
+            sources.append(
+                {"who": member.label, "kind": "process", "launch": member.launch, "variables": variables}
+            )
+    named = {v for one in sources for name, v in one["variables"].items() if name in FILES}
     return {
         "sources": sources[:80], "unreadable": unreadable, "peermem": root.exists("/sys/module/nvidia_peermem"),
         "missing_files": sorted(path for path in named if not root.exists(path)),
@@ -232,20 +235,26 @@ def _differences(sources: list[dict[str, Any]]) -> list[Finding]:
         {name for one in sources for name in one["variables"] if name.startswith(("NCCL_", "UCX_", "GLOO_"))}
     )
     for name in names:
-        values: dict[str | None, list[str]] = {}
-        for rank in ranks:
-            values.setdefault(rank["variables"].get(name), []).append(rank["who"])
-        if len(values) > 1 and not OWN_PER_RANK.match(name):
-            text = "; ".join(
-                f"{'unset' if value is None else value} in {listed(who, 2)}" for value, who in values.items()
-            )
-            found.append(
-                finding(
-                    ID, Status.WARN, f"{name} differs between processes of the launch: {text}", subject=name
+        for launch in sorted({rank["launch"] for rank in ranks}):
+            values: dict[str | None, list[str]] = {}
+            for rank in ranks:
+                if rank["launch"] == launch:
+                    values.setdefault(rank["variables"].get(name), []).append(rank["who"])
+            if len(values) > 1 and not OWN_PER_RANK.match(name):
+                text = "; ".join(
+                    f"{'unset' if value is None else value} in {listed(who, 2)}"
+                    for value, who in values.items()
                 )
-            )
+                found.append(
+                    finding(
+                        ID,
+                        Status.WARN,
+                        f"{name} differs between processes of one launch: {text}",
+                        subject=name,
+                    )
+                )
         shell = sources[0]["variables"].get(name)
-        if shell is not None and set(values) == {None}:
+        if shell is not None and all(name not in rank["variables"] for rank in ranks):
             text = f"{name}={shell} is set in this shell, but no running process of the launch has it"
             found.append(finding(ID, Status.WARN, text, subject=name))
     return found

@@ -197,7 +197,11 @@ def _judge_stacks(processes: list[dict[str, Any]]) -> list[Finding]:
             (t for t in stacks["threads"] if t["name"] == "MainThread"), (stacks["threads"] or [None])[0]
         )
         if main and main["frames"]:
-            places.setdefault(" < ".join(main["frames"][:4]), []).append(process)
+            # Decorators say nothing about where a rank is; the calls around them do.
+            calls = [frame for frame in main["frames"] if "wrapper" not in frame.partition(" (")[0]] or main[
+                "frames"
+            ]
+            places.setdefault(" < ".join(calls[:4]), []).append(process)
     found = []
     for place, same in places.items():
         who = [process["who"] for process in same]
