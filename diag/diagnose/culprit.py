@@ -16,9 +16,18 @@ def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], ev
         hosts = {str(finding.data["host"]) for finding in findings if "host" in finding.data}
         return Culprit(host=hosts.pop() if len(hosts) == 1 else None,
                        component=findings[0].subject or None if findings else None)
-    rank = _rank(lines, evidence)
-    host = _host(lines, rank, evidence)
     first = _first(lines)
+    item = evidence.file_of(first)
+    ended = item.first_exit if item is not None else None
+    rank = _rank(lines, evidence, ended)
+    if ended is not None and rank is None and not any(line.origin.rank is not None for line in lines):
+        told = [_number(ended, name) for name in ("rank", "rank2", "local_rank")]
+        rank = next((number for number in told if number is not None), None)
+    host = _host(lines, rank, evidence)
+    if host is None and ended is not None and "host" in ended.fields:
+        host = str(ended.fields["host"])
+    if host is None and len(evidence.all_hosts) == 1:
+        host = next(iter(evidence.all_hosts))
     item = evidence.file_of(first)
     phase = item.phase_at(first) if item is not None else None
     processes = {line.origin.process for line in lines if line.origin.process}
@@ -40,7 +49,7 @@ def _first(lines: Sequence[Observation]) -> Observation:
     return lines[0]
 
 
-def _rank(lines: Sequence[Observation], evidence: Evidence) -> int | None:
+def _rank(lines: Sequence[Observation], evidence: Evidence, ended: Observation | None) -> int | None:
     named = [_number(line, "culprit_rank") for line in lines]
     told = {rank for rank in named if rank is not None}
     if len(told) == 1:
@@ -51,6 +60,8 @@ def _rank(lines: Sequence[Observation], evidence: Evidence) -> int | None:
     ranks = {line.origin.rank for line in lines if line.origin.rank is not None}
     if len(ranks) == 1:
         return ranks.pop()
+    if ended is not None and _number(ended, "rank") in ranks:
+        return _number(ended, "rank")   # several ranks show it; the launcher says which ended first
     everyone = {one.origin.rank for item in evidence.files for one in item.observations if one.origin.rank is not None}
     if 1 < len(ranks) < len(everyone):
         first = _first(lines)

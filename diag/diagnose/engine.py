@@ -205,7 +205,7 @@ def _diagnosis(one: Candidate, evidence: Evidence, role: Role) -> Diagnosis:
         role=role,
         summary=summary,
         culprit=culprit,
-        evidence=tuple(_evidence_lines(one)),
+        evidence=tuple(_evidence_lines(one, culprit.rank)),
         echoes=tuple(sorted(set(one.echoes))),
         fixes=tuple(fixes),
         confirm=tuple(fill(text, names) for text in playbook.confirm) if one.strength is not Strength.PROVEN else (),
@@ -221,6 +221,8 @@ def _names(one: Candidate, evidence: Evidence, culprit: Culprit) -> dict[str, An
     for match in reversed(one.matches):
         for hit in reversed(match.hits):
             for line in reversed(hit.lines):
+                names.update(line.fields)
+            for line in reversed([line for line in hit.lines if culprit.rank is None or line.origin.rank == culprit.rank]):
                 names.update(line.fields)
             for finding in hit.findings:
                 names.update({key: value for key, value in finding.data.items() if isinstance(value, (str, int, float))})
@@ -250,7 +252,7 @@ def _finding_fixes(findings: Sequence[Finding]) -> list[Fix]:
     return fixes
 
 
-def _evidence_lines(one: Candidate) -> list[EvidenceLine]:
+def _evidence_lines(one: Candidate, rank: int | None) -> list[EvidenceLine]:
     found: list[EvidenceLine] = []
     seen: set[tuple[str, int | None]] = set()
     matches = sorted(one.matches, key=lambda match: (_clause_strength(match).order, -len(match.hits)))
@@ -260,7 +262,7 @@ def _evidence_lines(one: Candidate) -> list[EvidenceLine]:
         for hit in match.hits:
             for finding in hit.findings:
                 found.append(EvidenceLine(f"probe:{finding.probe}", None, finding.summary))
-            for line in hit.lines[:3]:
+            for line in sorted(hit.lines, key=lambda line: rank is not None and line.origin.rank != rank)[:3]:
                 key = (line.origin.source, line.origin.line)
                 if key not in seen:
                     seen.add(key)

@@ -37,6 +37,13 @@ class FileEvidence:
     earlier_failed: int = 0
 
     @property
+    def first_exit(self) -> Observation | None:
+        """The launcher's word on which process ended first: a table names rank and host, a line at least one of them."""
+        exits = [one for one in self.observations if one.kind == "exit" and one.fields]
+        full = [one for one in exits if "rank" in one.fields and "host" in one.fields]
+        return (full or exits or [None])[0]
+
+    @property
     def last_progress(self) -> int:
         """Line of the last sign of progress: a phase line or a sign of life."""
         lines = [one.order for one in self.alive]
@@ -124,6 +131,11 @@ class Evidence:
     def has_failure(self) -> bool:
         """Something ended badly and was not taken back."""
         return any(_failed(item) for item in self.files)
+
+    @property
+    def all_hosts(self) -> set[str]:
+        """Every host that any line names as its writer."""
+        return {host for item in self.files for host in item.hosts}
 
     def host_of_rank(self, rank: int | None) -> str | None:
         """The host on which a rank runs, if any line says both."""

@@ -262,6 +262,8 @@ def holds(condition: Condition, facts: dict[str, list[str]] | object) -> bool:
         return bool(values)
     if condition.comparison == "absent":
         return not values
+    if condition.comparison == "not_matches":
+        return not any(re.search(pattern, value) for pattern in condition.values for value in values)
     against = list(condition.values)
     if condition.other is not None:
         against = table.get(condition.other, [])

@@ -14,7 +14,7 @@ SEVERITIES = ("error", "warning", "note")
 STATUSES = ("experimental", "stable")
 COMPARISONS = (
     "equals", "not_equals", "in", "below", "at_least", "above", "version_below", "version_at_least", "version_in", "present", "absent",
-    "matches",
+    "matches", "not_matches",
 )
 
 

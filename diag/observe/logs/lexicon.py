@@ -79,6 +79,21 @@ FAILURE: tuple[str, ...] = (
 )
 """Anything that looks like a failure, for the answer where no playbook fits."""
 
+EXITS: tuple[str, ...] = (
+    r"srun: error: (?P<host>[\w.-]+): task (?P<rank>\d+): (?:Exited|Killed|Out Of Memory|Segmentation|Aborted|Bus error|Floating)",
+    r"mpirun noticed that process rank (?P<rank>\d+) with PID \d+ on node (?P<host>\S+) exited",
+    r"prterun noticed that process rank (?P<rank>\d+) with PID \d+ on node (?P<host>\S+) exited",
+    r"Process name: \[(?:\[\d+,\d+\],|\S+@\d+,)(?P<rank>\d+)\]",
+    r"MPI_ABORT was invoked on rank (?P<rank>\d+)",
+    r"failed \(exitcode: -?\d+\) local_rank: (?P<local_rank>\d+)",
+    r"Root Cause \(first observed failure\)",
+    r"process (?P<rank>\d+) terminated with (?:exit code|signal)|-- Process (?P<rank2>\d+) terminated with the following error",
+)
+"""Where a launcher says which process ended first: torch elastic (table and line), srun, mpirun, mp.spawn."""
+
+ELASTIC_TABLE = r"host +: (?P<host>\S+)\s+(?:.*\n)?.*?rank +: (?P<rank>\d+) \(local_rank: \d+\)\s+.*?exitcode +: (?P<exit_code>-?\d+)"
+"""What follows `Root Cause (first observed failure)`; heads may stand before each line."""
+
 RUN_STARTS: tuple[str, ...] = (
     r"vLLM API server version",
     r"server_args=ServerArgs",

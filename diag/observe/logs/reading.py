@@ -113,6 +113,7 @@ def _internal_patterns() -> list[LinePattern]:
     rows += [("@failure", str(number), expression) for number, expression in enumerate(lexicon.FAILURE)]
     rows += [("@run", "start", expression) for expression in lexicon.RUN_STARTS]
     rows += [("@fact", f"{path}|{kind}", expression) for path, expression, kind in fact_table.FACTS]
+    rows += [("@exit", str(number), expression) for number, expression in enumerate(lexicon.EXITS)]
     rows += [("@printed", program, expression) for program, expression in PRINTED]
     rows += [("@framework", name, expression) for name, expression in fact_table.FRAMEWORKS]
     found = []
@@ -229,6 +230,10 @@ class _FileState:
             process=f"{head.process or ''} pid={head.pid}".strip() if head.pid is not None else head.process,
             time_s=head.time_s,
         )
+        if "Root Cause (first observed" in text:
+            table = compiled(lexicon.ELASTIC_TABLE).search(block[end : end + 900].decode("utf-8", "replace").replace("\n", " "))
+            matched = [(user, table.groupdict() if table and self.reader.patterns[user].owner == "@exit" else captures)
+                       for user, captures in matched]
         for user, captures in matched:
             self._keep(user, captures, origin, head.text.strip()[:2000])
         if "Traceback (most recent call last)" in text and self.tracebacks < MAX_TRACEBACKS:
