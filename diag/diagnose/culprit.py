@@ -9,6 +9,9 @@ from diag.diagnose.matching import ClauseMatch, file_hosts
 from diag.model import Culprit, Finding, Observation
 
 
+MAX_WORLD = 100_000
+
+
 def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], evidence: Evidence) -> Culprit:
     """Name what the evidence names. A cause that shows on every rank has no culprit rank."""
     lines = [line for match in matches for line in match.primary]
@@ -19,14 +22,18 @@ def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], ev
     first = _first(lines)
     item = evidence.file_of(first)
     ended = item.first_exit if item is not None else None
+    blame = matches[0].playbook.culprit
     rank = _rank(lines, evidence, ended)
+    if blame and _number(first, "culprit_rank") is None:
+        rank = _silent(lines, evidence) if blame == "silent" else _odd(lines)
+        ended = None
     if ended is not None and rank is None and not any(line.origin.rank is not None for line in lines):
         told = [_number(ended, name) for name in ("rank", "rank2", "local_rank")]
         rank = next((number for number in told if number is not None), None)
-    host = _host(lines, rank, evidence)
+    host = evidence.host_of_rank(rank) if blame else _host(lines, rank, evidence)
     if host is None and ended is not None and "host" in ended.fields:
         host = str(ended.fields["host"])
-    if host is None and len(evidence.all_hosts) == 1:
+    if host is None and (not blame or rank is not None) and len(evidence.all_hosts) == 1:
         host = next(iter(evidence.all_hosts))
     item = evidence.file_of(first)
     phase = item.phase_at(first) if item is not None else None
@@ -70,6 +77,28 @@ def _rank(lines: Sequence[Observation], evidence: Evidence, ended: Observation |
         if first.origin.time_s is not None and gap > 1.0:
             return first.origin.rank
     return None
+
+
+def _silent(lines: Sequence[Observation], evidence: Evidence) -> int | None:
+    """The one rank of the launch that does not complain."""
+    complaining = {line.origin.rank for line in lines if line.origin.rank is not None}
+    told = evidence.facts.get("launch.world_size", [])
+    world = set(range(int(told[-1]))) if told and told[-1].isdigit() and int(told[-1]) <= MAX_WORLD else {
+        one.origin.rank for item in evidence.files for one in item.observations if one.origin.rank is not None
+    }
+    missing = world - complaining
+    return missing.pop() if len(missing) == 1 and complaining else None
+
+
+def _odd(lines: Sequence[Observation]) -> int | None:
+    """The one rank of three or more whose captures differ from all others'."""
+    groups: dict[str, set[int]] = {}
+    for line in lines:
+        if line.origin.rank is not None:
+            groups.setdefault(str(sorted(line.fields.items())), set()).add(line.origin.rank)
+    single = [ranks for ranks in groups.values() if len(ranks) == 1]
+    everyone = {rank for ranks in groups.values() for rank in ranks}
+    return next(iter(single[0])) if len(groups) == 2 and len(single) == 1 and len(everyone) > 2 else None
 
 
 def _host(lines: Sequence[Observation], rank: int | None, evidence: Evidence) -> str | None:

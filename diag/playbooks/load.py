@@ -32,7 +32,7 @@ FORBIDDEN_BEGINNINGS = ("use-", "set-", "fix-", "add-", "do-not-", "enable-", "d
 
 _REQUIRED = {"id", "title", "since", "status", "severity", "signals", "when", "summary", "explanation", "fixes", "confirm",
              "looks_like", "false_positives", "references", "samples"}
-_OPTIONAL = {"explains", "yields", "while_serving", "hits"}
+_OPTIONAL = {"explains", "yields", "while_serving", "hits", "culprit"}
 _CLAUSE_KEYS = {"all", "any", "none", "unfinished", "stalled", "repeats", "sequence", "phases", "not_phases", "ranks",
                 "differs", "same", "ceiling"}
 _FIX_KEYS = {"do", "frameworks", "needs", "settings", "command", "patch", "risk", "verify", "undo"}
@@ -133,6 +133,7 @@ def load_playbook(path: Path) -> Playbook:
         fires=_samples(reader, samples["fires"], "samples.fires"),
         silent=_samples(reader, samples["silent"], "samples.silent"),
         blind=_samples(reader, samples.get("blind") or [], "samples.blind"),
+        culprit=reader.choice(raw["culprit"], "culprit", ("silent", "odd")) if "culprit" in raw else "",
         hits=reader.texts(raw.get("hits"), "hits"),
         source=str(path),
     )
