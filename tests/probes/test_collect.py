@@ -356,3 +356,12 @@ def _wait_for(condition: Any) -> None:
             return
         waiter.wait(0.05)
     raise AssertionError("never came true")
+
+
+def test_a_process_whose_threads_each_have_a_core_is_not_short_of_cores(tmp_path: Path) -> None:
+    for place, cores in (("status", "0"), ("task/5/status", "0"), ("task/6/status", "1")):
+        file = tmp_path / "proc" / "5" / place
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"Cpus_allowed_list:\t{cores}\n")
+
+    assert host_cpu._cores_of(Root(str(tmp_path)), 5) == [0, 1]

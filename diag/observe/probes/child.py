@@ -7,9 +7,12 @@ user's working directory would be imported instead of the real one. Setup comes 
 import sys
 
 if __name__ == "__main__":
-    # Our own folder must not shadow the standard library; the package's parent goes last for the same reason.
-    sys.path[0:1] = []
-    sys.path.append(__file__.rsplit("/", 4)[0])
+    # Our own folder must not shadow the standard library. `diag` is taken from where this file lies, so that parent
+    # and child are one version; that folder then leaves the front again, for the same reason.
+    sys.path[0] = __file__.rsplit("/", 4)[0]
+    import diag  # noqa: F401
+
+    sys.path.append(sys.path.pop(0))
 
 import json
 import os

@@ -27,8 +27,7 @@ def collect(setup: Setup) -> Facts:
     ranks = []
     for member in find_job(root):
         if member.computes:
-            cores = _allowed(root.read(f"/proc/{member.process.pid}/status"))
-            ranks.append({"who": member.label, "cores": cores})
+            ranks.append({"who": member.label, "cores": _cores_of(root, member.process.pid)})
     gpus = [name for name in root.names("/dev") if re.fullmatch(r"nvidia\d+", name)]
     return {
         "cores_online": len(_cores(root.read("/sys/devices/system/cpu/online") or "")),
@@ -48,6 +47,15 @@ def _cores(text: str) -> list[int]:
 def _allowed(status: str | None) -> list[int]:
     match = re.search(r"^Cpus_allowed_list:\s*(\S+)", status or "", re.M)
     return _cores(match[1]) if match else []
+
+
+def _cores_of(root: Root, pid: int) -> list[int]:
+    """Where a process may run. Engines bind each thread to a core of its own, so one core for the main thread alone is no limit."""
+    cores = set(_allowed(root.read(f"/proc/{pid}/status")))
+    if len(cores) == 1:
+        for thread in root.names(f"/proc/{pid}/task")[:128]:
+            cores |= set(_allowed(root.read(f"/proc/{pid}/task/{thread}/status")))
+    return sorted(cores)
 
 
 def _nodes(root: Root) -> list[dict[str, Any]]:
@@ -138,8 +146,8 @@ def _judge_ranks(ranks: list[dict[str, Any]]) -> list[Finding]:
             bound.setdefault(rank["cores"][0], []).append(rank["who"])
     found = []
     for core, who in bound.items():
-        share = f"share core {core} alone" if len(who) > 1 else f"has core {core} alone"
-        text = f"{listed(who)} {share}: loading and communication run many times slower"
+        share = f"share core {core} alone" if len(who) > 1 else f"may run on core {core} only"
+        text = f"{listed(who)} {share}: loading and communication {'run' if len(who) > 1 else 'may run'} many times slower"
         status = Status.FAIL if len(who) > 1 else Status.WARN
         found.append(
             finding(
