@@ -125,6 +125,30 @@ def test_variables_come_from_every_source_without_secrets() -> None:
     assert "hf_secret" not in str(facts)
 
 
+def test_a_rank_s_own_configuration_file_is_read(tmp_path: Path) -> None:
+    conf, script = tmp_path / "site.conf", tmp_path / "train.py"
+    conf.write_text("NCCL_P2P_DISABLE=1\n")
+    script.write_text("print('there', flush=True)\nimport time\ntime.sleep(60)\n")
+    env = {
+        **os.environ,
+        "RANK": "0",
+        "WORLD_SIZE": "1",
+        "NCCL_CONF_FILE": str(conf),
+        "NCCL_TOPO_FILE": "/no/such.xml",
+    }
+    with subprocess.Popen([sys.executable, str(script)], env=env, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            facts = env_variables.collect(Setup())
+        finally:
+            process.kill()
+    sources = {source["who"]: source["variables"] for source in facts["sources"]}
+
+    assert sources[str(conf)] == {"NCCL_P2P_DISABLE": "1"}
+    assert "/no/such.xml" in facts["missing_files"]
+
+
 def test_the_name_table_knows_the_documented_names() -> None:
     names = env_variables.known_names()["names"]
 

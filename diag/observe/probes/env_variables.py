@@ -18,6 +18,7 @@ from typing import Any
 from diag.model import Finding, Reason, Status
 from diag.observe.probes.interface import Facts, Probe, Setup, finding
 from diag.observe.probes.wording import count, listed
+from diag.system import Root
 from diag.system.jobs import find_job
 from diag.system.processes import is_gone, read_environment
 
@@ -38,28 +39,51 @@ def collect(setup: Setup) -> Facts:
     """The interesting variables of every source; values are cut at 400 characters, secrets are not taken."""
     root, env = setup.root, setup.env
     sources: list[dict[str, Any]] = [{"who": "this shell", "kind": "shell", "variables": _kept(env)}]
-    user = env.get("NCCL_CONF_FILE") or f"{env.get('HOME', '/root')}/.nccl.conf"
-    for path in (user, "/etc/nccl.conf"):  # NCCL's own order (src/misc/param.cc): what is set first stays
-        text = root.read(path)
-        if text is not None:
-            sources.append({"who": path, "kind": "file", "variables": _kept(parse_conf(text))})
+    sources += _files(root, env, "", "")
+    own_files = root.link("/proc/self/ns/mnt")
+    missing = [path for path in _named(env) if not root.exists(path)]
     unreadable = []
     for member in find_job(root):
         if member.role not in ("worker", "rank", "engine", "server", "frontend"):
             continue
-        environment = read_environment(root, member.process.pid)
+        pid = member.process.pid
+        environment = read_environment(root, pid)
         if environment is None:
-            unreadable += [] if is_gone(root, member.process.pid) else [member.label]
-        else:
-            variables = _kept(environment)
-            sources.append(
-                {"who": member.label, "kind": "process", "launch": member.launch, "variables": variables}
-            )
-    named = {v for one in sources for name, v in one["variables"].items() if name in FILES}
+            unreadable += [] if is_gone(root, pid) else [member.label]
+            continue
+        variables = _kept(environment)
+        sources.append(
+            {"who": member.label, "kind": "process", "launch": member.launch, "variables": variables}
+        )
+        inside = root.link(f"/proc/{pid}/ns/mnt") != own_files  # a container has files of its own
+        below = f"/proc/{pid}/root" if inside else ""
+        known = {one["who"] for one in sources}
+        sources += [
+            one
+            for one in _files(root, environment, below, f" of {member.label}" if inside else "")
+            if one["who"] not in known
+        ]
+        if root.exists(f"{below}/etc"):  # else we may not look into the container
+            missing += [path for path in _named(environment) if not root.exists(f"{below}{path}")]
     return {
         "sources": sources[:80], "unreadable": unreadable, "peermem": root.exists("/sys/module/nvidia_peermem"),
-        "missing_files": sorted(path for path in named if not root.exists(path)),
+        "missing_files": sorted(set(missing)),
     }  # fmt: skip
+
+
+def _files(root: Root, env: Mapping[str, str], below: str, whose: str) -> list[dict[str, Any]]:
+    """The configuration files NCCL reads for a process, in its order (src/misc/param.cc): what is set first stays."""
+    user = env.get("NCCL_CONF_FILE") or (f"{env['HOME']}/.nccl.conf" if env.get("HOME") else "")
+    texts = {path: root.read(f"{below}{path}") for path in (user, "/etc/nccl.conf") if path.startswith("/")}
+    return [
+        {"who": f"{path}{whose}", "kind": "file", "variables": _kept(parse_conf(text))}
+        for path, text in texts.items()
+        if text is not None
+    ]
+
+
+def _named(env: Mapping[str, str]) -> list[str]:
+    return [env[name] for name in FILES if env.get(name, "").startswith("/")]
 
 
 def parse_conf(text: str) -> dict[str, str]:
