@@ -41,7 +41,7 @@ class FileEvidence:
         """The launcher's word on which process ended first: a table names rank and host, a line at least one of them."""
         exits = [one for one in self.observations if one.kind == "exit" and one.fields]
         full = [one for one in exits if "rank" in one.fields and "host" in one.fields]
-        return (full or exits or [None])[0]
+        return next(iter(full or exits), None)
 
     @property
     def last_progress(self) -> int:

@@ -90,13 +90,16 @@ def _thresholds(decode: Service) -> Iterator[Finding]:
 
 def _v1_switch(case: Case, prefill: list[Service]) -> Iterator[Finding]:
     balancers = [each for each in case.services if each.role == "router" and "balancer" in each.name.lower()]
+    # The first form of this example had one endpoint, `generate`, and no switch.
+    switched = any((text_of(each, "endpoint") or "").endswith(("_agg", "_disagg")) for each in case.services)
     for balancer in balancers:
-        if prefill and boolean(balancer, "enable-disagg") is not True:
+        state = boolean(balancer, "enable-disagg")
+        if prefill and (state is False or (state is None and switched)):
             yield judged(
                 "disagg-prefill-not-enabled",
                 balancer,
                 Status.FAIL,
-                f"{balancer.name}: {prefill[0].name} stands ready, but enable_disagg is {'false' if setting_of(balancer, 'enable-disagg') else 'not set'}, so nothing is sent to it",
+                f"{balancer.name}: {prefill[0].name} stands ready, but enable_disagg is {'false' if state is False else 'not set'}, so nothing is sent to it",
                 setting=where(balancer, "enable-disagg"),
                 missing="enable_disagg",
                 do=f"Set enable_disagg: true for {balancer.name}",

@@ -126,8 +126,17 @@ def judge_ranks(case: Case) -> Iterator[Finding]:
             case.plan.kind.startswith(("dynamo", "dgd"))
             and ranks < seen
             and service.tensor_parallel_size is None
+            and not sizes_elsewhere(service)
         ):
             yield _tp_missing(case, service, ranks, seen)
+
+
+def sizes_elsewhere(service: Service) -> bool:
+    """True where a further file may hold the parallel sizes."""
+    return any(
+        name in service.options
+        for name in ("extra-engine-args", "config", "trtllm-config", "extra-llm-api-options", "engine-config", "override-engine-args")
+    )
 
 
 def _formula(service: Service, ranks: int) -> str:

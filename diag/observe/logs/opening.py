@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 
 from diag.system import UserError
 
-BLOCK = 4 << 20
+BLOCK = 1 << 20
 SNIFF = 8192
 MAX_MEMBERS = 20_000
 MAX_EXPANSION = 64 << 30
@@ -243,11 +243,10 @@ def _zstd_error() -> type[Exception]:
 
 def _is_binary(head: bytes) -> bool:
     """A crash may leave a few NUL bytes in a log; a program or an image is full of them."""
-    strange = sum(head.count(byte) for byte in _STRANGE)
-    return strange > max(8, len(head) // 50)
+    return len(head) - len(head.translate(None, _STRANGE)) > max(8, len(head) // 50)
 
 
-_STRANGE = tuple(bytes([code]) for code in range(32) if code not in (7, 8, 9, 10, 12, 13, 27))
+_STRANGE = bytes(code for code in range(32) if code not in (7, 8, 9, 10, 12, 13, 27))
 
 
 def _is_tar(head: bytes) -> bool:

@@ -29,7 +29,8 @@ IGNORED_BEFORE = (b"Exception ignored in", b"Error in atexit", b"Exception ignor
 MAX_PRINTED = 32
 MAX_TRACEBACKS = 300
 TRACEBACK_BYTES = 96 << 10
-TAIL_LINES = 60
+TAIL_LINES = 40
+TAIL_BYTES = 8 << 10
 
 INTERNAL = "@"
 """Owner prefix of the log reader's own patterns."""
@@ -43,14 +44,24 @@ class FileReading:
     bytes: int = 0
     lines: int = 0
     observations: list[Observation] = field(default_factory=list)
-    tail: list[tuple[int, str]] = field(default_factory=list)
-    """The last lines: (number, cleaned text)."""
+    tail_bytes: bytes = b""
+    """The end of the file, for its last lines."""
     run_starts: list[int] = field(default_factory=list)
     facts: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     """Dotted fact -> (line, value) in order."""
     framework: str | None = None
     printed: list[PrintedArguments] = field(default_factory=list)
     problem: str = ""
+
+
+    @property
+    def last_lines(self) -> list[tuple[int, str]]:
+        """The last lines as (number, cleaned text); of a progress bar its last state."""
+        lines = self.tail_bytes.split(b"\n")
+        if lines and not lines[-1]:
+            lines.pop()
+        kept = [line.rstrip(b"\r").rsplit(b"\r", 1)[-1][:4000] for line in lines[-TAIL_LINES:]]
+        return [(self.lines - len(kept) + 1 + index, clean(line.decode("utf-8", "replace"))) for index, line in enumerate(kept)]
 
 
 @dataclass(slots=True)
@@ -82,7 +93,7 @@ class LogReader:
             if self.on_bytes:
                 self.on_bytes(len(block))
             whole = carry + block if carry else block
-            if b"\x1b[" in whole:
+            if b"\x1b" in whole:
                 whole = _ANSI.sub(b"", whole)
             cut = len(whole) if last else _cut(whole)
             if cut:
@@ -168,6 +179,8 @@ class _FileState:
         self.kept: dict[int, int] = {}
         self.last: dict[int, deque[Observation]] = {}
         self.line_number = 1
+        self.tail_bytes = b""
+        self.ends_with_newline = False
         self.tracebacks = 0
         self.frameworks: dict[str, int] = {}
         self.file_rank = rank_of_file(name)
@@ -182,14 +195,8 @@ class _FileState:
             self._line(block, start, end, users)
         self.line_number += block.count(b"\n", position)
         self.reading.bytes += len(block)
-        tail = block[-(TAIL_LINES * 600):].split(b"\n")
-        if tail and not tail[-1]:
-            tail.pop()
-        last = self.line_number - (1 if block.endswith(b"\n") else 0)
-        texts = [clean(line.rsplit(b"\r", 1)[-1][:4000].decode("utf-8", "replace")) if not line.endswith(b"\r")
-                 else clean(line[:4000].decode("utf-8", "replace").strip("\r")) for line in tail[-TAIL_LINES:]]
-        numbered = [(last - len(texts) + 1 + index, text) for index, text in enumerate(texts)]
-        self.reading.tail = [*self.reading.tail, *numbered][-TAIL_LINES:]
+        self.tail_bytes = (self.tail_bytes + block)[-TAIL_BYTES:] if len(block) < TAIL_BYTES else block[-TAIL_BYTES:]
+        self.ends_with_newline = block.endswith(b"\n")
 
     def _line(self, block: bytes, start: int, end: int, users: Sequence[int]) -> None:
         text = clean(block[start:end].decode("utf-8", "replace").rstrip("\r"))
@@ -288,9 +295,8 @@ class _FileState:
         for late in self.last.values():
             reading.observations.extend(late)
         reading.observations.sort(key=lambda one: one.order)
-        reading.lines = self.line_number - 1 if reading.bytes else 0
-        if reading.tail and reading.tail[-1][0] > reading.lines:
-            reading.lines = reading.tail[-1][0]
+        reading.tail_bytes = self.tail_bytes
+        reading.lines = (self.line_number - (1 if self.ends_with_newline else 0)) if reading.bytes else 0
         reading.problem = source.problem
         for name, _ in fact_table.FRAMEWORKS:
             if name in self.frameworks:
