@@ -12,8 +12,9 @@ import re
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 IPV4 = re.compile(rf"(?<!\d)(?<!\d\.)(?<!so\.){_OCTET}(?:\.{_OCTET}){{3}}(?!\.?\d)")
 IPV6 = re.compile(
-    r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?:(?<=:)\d+\.\d+\.\d+\.\d+)?(?![\w:])"
+    rf"(?<![\w:.])(?:[0-9a-fA-F]{{0,4}}:){{2,7}}(?:{_OCTET}(?:\.{_OCTET}){{3}}|[0-9a-fA-F]{{0,4}})(?![\w:]|\.\d)"
 )
+_ANY = re.compile(f"{IPV6.pattern}|{IPV4.pattern}")
 _BEFORE_VERSION = re.compile(
     r"(?i)(?:[=<>~!]=|\bversions?[\s:='\"]*|\bver[\s.:=]+|\b(?:cudnn|cublas\w*|curand|cusolver|cusparse|cusparselt|cufft|cufile|nvjitlink|cupti|"
     r"nvrtc|cutlass|tensorrt|nccl|driver|cuda|ofed|mlnx_ofed|firmware|fw|release|build)[\w-]*[\s:=v_-]{0,3}|[a-z]-v?|\bv)$"
@@ -32,7 +33,20 @@ _KEPT_NETWORKS = tuple(
         "ff00::/8",
     )
 )
-_DOCKER0 = ipaddress.ip_address("172.17.0.1")
+_KEPT = {
+    ipaddress.ip_address(text)
+    for text in (
+        "172.17.0.1",
+        "8.8.8.8",
+        "8.8.4.4",
+        "1.1.1.1",
+        "2001:4860:4860::8888",
+        "2001:4860:4860::8844",
+        "2606:4700:4700::1111",
+    )
+}
+"""docker0's usual address and the public name servers that programs connect to for learning their own address."""
+
 _FIXED_BITS = tuple(
     (ipaddress.ip_network(text), bits)
     for text, bits in (
@@ -60,15 +74,15 @@ class AddressBook:
             count += new != found[0]
             return new
 
-        if ":" in text:
-            text = IPV6.sub(swap, text)
-        return (IPV4.sub(swap, text) if "." in text else text), count
+        return (_ANY.sub(swap, text) if "." in text or ":" in text else text), count
 
     def _swap(self, word: str, before: str) -> str:
         try:
             address = ipaddress.ip_address(word)
         except ValueError:
             return word
+        if address.version == 6 and not re.search(r"\d", word) and len(word.replace(":", " ").split()) < 3:
+            return word  # `a::b` is C++
         if address.version == 4 and not _is_private(address) and _BEFORE_VERSION.search(before):
             return word
         if address.version == 4 and re.search(r"[=<>~!]=['\"]?$", before):
@@ -113,7 +127,7 @@ class AddressBook:
 
 
 def _kept(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    return address == _DOCKER0 or any(
+    return address in _KEPT or any(
         address in network for network in _KEPT_NETWORKS if network.version == address.version
     )
 

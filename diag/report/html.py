@@ -159,7 +159,7 @@ def _unexplained(report: Report) -> list[str]:
 
 def _services(report: Report) -> list[str]:
     rows = []
-    for one in say.services(report):
+    for one in filter(say.needs_gpus, say.services(report)):
         word, style = {True: ("fits", "ok"), False: ("does not fit", "fail"), None: ("not known", "unknown")}[
             say.fits(one)
         ]
@@ -196,7 +196,9 @@ def _checks(findings: list[Finding]) -> str:
             else ""
         )
         remedy = say.remedy(one)
-        tail = f"<br><span class=dim>{_text(remedy)}</span>" if remedy else ""
+        tail = f"<br>&rarr; {_text(remedy)}" if remedy else ""
+        if say.spot(one):
+            tail = f"<br><code>{_text(say.spot(one))}</code>{tail}"
         took = "" if one.duration_s is None else f"{one.duration_s:.1f} s"
         rows.append(
             f"<tr><td class={one.status.value}>{one.status.value}{reason}</td><td><code>{_text(one.probe)}</code></td>"

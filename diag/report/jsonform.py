@@ -32,7 +32,7 @@ from diag.system import UserError
 TOOL = "launch-diag"
 FACT_SECTIONS = ("launch", "hardware", "software", "network")
 
-_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNSAFE = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 """Valid inside JSON, but able to move a terminal's cursor, break a line or fail to encode as UTF-8."""
 
 _Member = TypeVar("_Member", bound=Enum)

@@ -183,7 +183,7 @@ def _unexplained(report: Report, budget: int) -> list[str]:
 
 def _services(report: Report) -> list[str]:
     rows = []
-    for one in say.services(report):
+    for one in filter(say.needs_gpus, say.services(report)):
         verdict = {True: "fits", False: "**does not fit**", None: "not known"}[say.fits(one)]
         figures = (
             "<br>".join(f"{_cell(name)} {_cell(figure)}" for name, figure in say.memory_rows(one)) or " "
@@ -226,10 +226,14 @@ def _table(findings: list[Finding], limit: int) -> list[str]:
         status = _MARKS[one.status.value] + (f" ({one.reason.value})" if one.reason is not None else "")
         took = "" if one.duration_s is None else f"{one.duration_s:.1f}"
         rows.append(
-            f"| {status} | `{one.probe}` | {_cell(say.about(one), 400)} | {_cell(say.remedy(one))} | {took} |"
+            f"| {status} | `{one.probe}` | {_cell(say.about(one), 400)}{_spot(one)} | {_cell(say.remedy(one))} | {took} |"
         )
     more = [f"and {len(findings) - limit} more", ""] if len(findings) > limit else []
     return ["| status | check | what | remedy | s |", "| --- | --- | --- | --- | --- |", *rows, "", *more]
+
+
+def _spot(one: Finding) -> str:
+    return f" (at {_cell(say.spot(one))})" if say.spot(one) else ""
 
 
 def _gaps(report: Report, budget: int) -> list[str]:

@@ -10,7 +10,7 @@ _WORD = r"[A-Za-z0-9](?:[\w.-]{0,250}[A-Za-z0-9])?"
 
 VOCABULARY = frozenset(
     """
-    a admin agent all an and any art at be app application args base batch bin block bootstrap build
+    a admin agent all an and any art at be app application args base batch bin build buildd deploy dl hpc jenkins ml nlp ops block bootstrap build
     cache ci client cluster code common compute config container control controller core cpu cuda
     data debug decode default dev device disk docker driver dynamo engine env error etcd eth0 etc
     eval event export fabric false file flash frontend global gloo gpu graph group guest head home
@@ -23,7 +23,7 @@ VOCABULARY = frozenset(
     self server service services session sglang shard shell sh slurm socket source spark srv ssh
     stage start state stderr stdin stdout step storage store stream sys system task tcp temp test
     time tmp token torch torchrun trainer train transfer triton true trtllm type ubuntu ucx udp
-    unknown up usr user user1 users value var version vllm vm warn warning web will work worker
+    unknown up usr user user1 users value var version vllm warn warning web will work worker
     workers workspace world you
     """.split()  # noqa: SIM905 - one word a line would fill a screen
 )
@@ -37,7 +37,27 @@ NEVER = frozenset(
         "none",
         "null",
         "unknown",
-        "str",
+        *[
+            "is",
+            "in",
+            "and",
+            "of",
+            "the",
+            "to",
+            "for",
+            "on",
+            "at",
+            "an",
+            "not",
+            "with",
+            "which",
+            "from",
+            "has",
+            "str",
+            "master_addr",
+            "rdzv_endpoint",
+            "getsockopt",
+        ],
         "int",
         "bool",
         "float",
@@ -57,7 +77,7 @@ PUBLIC_DOMAINS = (
     "kubernetes.io", "readthedocs.io", "readthedocs.org", "docs.rs", "openai.com", "modelscope.cn", "anaconda.org", "anaconda.com",
     "debian.org", "ubuntu.com", "stackoverflow.com", "wikipedia.org", "apache.org", "googleapis.com", "example.com", "example.org",
     "lightning.ai", "deepspeed.ai", "microsoft.com", "open-mpi.org", "openucx.org", "schedmd.com", "goo.gl", "aka.ms", "json-schema.org",
-    "w3.org", "google.com", "arxiv.org",
+    "w3.org", "pydantic.dev", "mozilla.org", "google.com", "arxiv.org",
 )  # fmt: skip
 """Documentation, registries and model hubs that everybody's logs point at."""
 
@@ -82,7 +102,7 @@ _HOST_PLACES = tuple(
         rf"\b[A-Z][a-z]{{2}} {{1,2}}\d{{1,2}} \d\d:\d\d:\d\d (?P<name>{_WORD}) [\w./-]+(?:\[\d+\])?:",  # syslog
         rf"\[pod/(?P<name>{_WORD})/",  # kubectl logs --prefix
         rf"\bip=(?P<name>{_WORD})\)",  # Ray
-        rf"\bhost\s*: (?P<name>{_WORD}) *(?:$|\n|\(|,)",  # torchrun's summary
+        rf"(?m)(?:^\W*host\s*|\bhost {{2,}}): (?P<name>{_WORD}) *(?:$|\n|\(|,| )",  # torchrun's summary
         rf"(?i)(?:{_ADDRESS_KEYS})['\"]?\s*[=:]\s*['\"]?(?:tcp://)?(?P<name>{_WORD})",
         rf"(?i)--(?:{_ADDRESS_KEYS})[ =](?P<name>{_WORD})",
         r"(?i)\b(?:connect(?:ed|ing)? to|connection to|listening on|resolve|resolving|ping|ssh|from host|on host|to host|hostname|host name)"
@@ -90,11 +110,12 @@ _HOST_PLACES = tuple(
         rf"(?:peer|to|from|:) (?P<name>{_WORD})<\d{{4,5}}>",  # NCCL: host<port>
         r"(?<![\w./-])(?P<name>(?=[A-Za-z.-]*\d)[A-Za-z][A-Za-z0-9.-]*[A-Za-z0-9]):\d{4,5}\b",  # host01:port
         r"(?<![\w./-])(?P<name>[A-Za-z][A-Za-z0-9]*(?:[-.][A-Za-z0-9]+)+):29\d{3}\b",  # torch's and NCCL's usual ports
-        rf"\[(?P<name>{_WORD})\]:\d{{4,5}}\b",  # torch: [host]:port
-        rf"\b[a-z][a-z0-9+.-]*://(?:[^\s/@]*@)?\[?(?P<name>{_WORD})",  # URLs
-        r"(?<![\w.+-])[\w.+-]+@(?!sha\d)(?P<name>[A-Za-z][A-Za-z.-]*\d[\w.-]*|[A-Za-z]\w*-[\w.-]+)",  # user@host
+        rf"\[(?P<name>{_WORD})\]:\d{{4,5}}\b(?!-)",  # torch: [host]:port
+        rf"\b(?!hf:|modelscope:|oci:|file:)[a-z][a-z0-9+.-]*://(?:[^\s/@]*@)?\[?(?P<name>{_WORD})",  # URLs
+        r"(?<![\w.+-])[\w.+-]+@(?!sha\d|v?\d)(?P<name>[A-Za-z][A-Za-z.-]*\d[\w.-]*|[A-Za-z]\w*-[\w.-]+)",  # user@host
         r"\b(?P<name>ip-\d{1,3}(?:-\d{1,3}){3}(?:\.[\w.-]+[a-z])?)\b",  # AWS
         r"\b(?P<name>i-[0-9a-f]{17})\b",
+        r"(?<![\w./-])(?P<name>[A-Za-z][\w.-]*\d[\w.-]*) \((?:\d{1,3}\.){3}\d",  # name (address)
         r"(?<![\w./-])(?P<name>(?=[A-Za-z-]*[\d-])[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)*\.(?:internal|local|lan|corp|intranet|localdomain|svc))\b",
         r"\b(?P<name>[\w-]+(?:\.[\w-]+)*\.(?:cluster\.local|compute\.internal|home\.arpa))\b",
         r"(?<![\w./@-])(?P<name>[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)*\.(?:com|org|edu|gov))(?![\w.(-])",
@@ -102,7 +123,7 @@ _HOST_PLACES = tuple(
     )
 )
 _NO_HOST = re.compile(
-    r"(?i)(?:rank|gpu|cuda|eth|ib|mlx\d?_|bond|ens|eno|enp|docker|veth|br|tcp|lo|port|layer|step|stage|dp|tp|pp|ep|cpu|numa|nvme|sd[a-z]|"
+    r"(?i)(?:rank|default|gpu|cuda|eth|ib|mlx\d?_|bond|ens|eno|enp|docker|veth|br|tcp|lo|port|layer|step|stage|dp|tp|pp|ep|cpu|numa|nvme|sd[a-z]|"
     r"channel|iteration|epoch|attempt|worker_tp|python|py|cu|nccl|sm_|v)[\w-]*\d+\w*$|[\d.:]+$|0x[0-9a-f]+$|v?\d[\d.]*\w*$|sha\d+$"
 )
 """Devices, counters and versions that stand where hosts do."""
@@ -113,7 +134,7 @@ _USER_PLACES = tuple(
         r"/(?:home\d*|homes|Users|users|export/home)/(?P<name>[\w.@+-]+)",
         r"\b(?:USER|LOGNAME|USERNAME|SUDO_USER|SLURM_JOB_USER)['\"]?\s*[=:]\s*['\"]?(?P<name>[A-Za-z_][\w.-]*)",
         r"\buser(?:name)?(?:=|['\"]: ?)['\"]?(?P<name>[A-Za-z_][\w.-]*)",
-        rf"(?<![\w.+/-])(?P<name>[A-Za-z_][\w.+-]*)@{_WORD}",
+        r"(?<![\w.+/-])(?P<name>[A-Za-z_][\w.+-]+)@(?!sha\d|v\d|\d+\.\d+\.\d+(?![\d.]))(?=[\w-]*[\d.-])[A-Za-z0-9][\w.-]*[A-Za-z0-9](?!\])",
         r"(?:^|\s)--user(?:name)?[= ](?P<name>[A-Za-z_][\w.-]*)",
         r"(?:^|\s)(?P<name>[a-z_][a-z0-9_-]*) +\d+ +\d+\.\d +\d+\.\d +\d+ +\d+ ",  # ps aux
     )
@@ -160,14 +181,28 @@ def replace_at_places(text: str, hosts: NameBook, users: NameBook) -> str:
 
 def _swap(found: re.Match[str], book: NameBook, fits: Callable[[str], bool]) -> str:
     name = found["name"].rstrip(".")
-    if not fits(name):
+    if not fits(name) or _inside_address(found):
         return found[0]
     begin = found.start("name") - found.start()
     return found[0][:begin] + book.add(name) + found[0][begin + len(name) :]
 
 
 def _found(places: Iterable[re.Pattern[str]], text: str) -> list[str]:
-    return [found["name"].rstrip(".") for pattern in places for found in pattern.finditer(text)]
+    return [
+        found["name"].rstrip(".")
+        for pattern in places
+        for found in pattern.finditer(text)
+        if not _inside_address(found)
+    ]
+
+
+def _inside_address(found: re.Match[str]) -> bool:
+    """Return whether the word is a group of an IPv6 address: `[fe80::1]` looks like a host and a port."""
+    begin, end = found.span("name")
+    before, after = found.string[max(0, begin - 2) : begin], found.string[end : end + 6]
+    return bool(re.search(r"[0-9a-fA-F:]:$", before) or re.match(r":[0-9a-fA-F]{0,4}:", after)) and bool(
+        re.fullmatch(r"[0-9a-fA-F]{1,4}", found["name"])
+    )
 
 
 def _can_be_user(name: str) -> bool:
@@ -194,7 +229,7 @@ def _can_be_host(name: str) -> bool:
 def free_standing(name: str) -> bool:
     """Return whether a name may be replaced wherever it stands: it is no word that logs use anyway."""
     low = name.lower()
-    if low in VOCABULARY or len(name) < 3 or not re.search("[a-z]", low):
+    if low in VOCABULARY or len(name) < 2 or not re.search("[a-z]", low):
         return False
     return not re.fullmatch(
         r"(?:worker|prefill|decode|server|head|master|process|node|user|test)[_-]?\d?", low
@@ -219,7 +254,7 @@ class NameBook:
         key = self._key(name)
         if key not in self._stand_ins:
             self._stand_ins[key] = self._make(key)
-        if free_standing(name):
+        if free_standing(name) and (self._kind == "host" or len(name) > 2):
             self.free.add(name)
             self._pattern = None
         short, _, domain = name.partition(".")
@@ -239,10 +274,14 @@ class NameBook:
         if not self.free:
             return text
         if self._pattern is None:
-            names = "|".join(map(re.escape, sorted(self.free, key=lambda name: (-len(name), name))))
-            domains = "|".join(map(re.escape, sorted(self._domains, key=lambda name: (-len(name), name))))
+            domains = "|".join(map(re.escape, _longest_first(self._domains)))
             tail = rf"(?:\.(?:{domains})(?![A-Za-z0-9]))?" if domains else ""
-            self._pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{names}){tail}(?![A-Za-z0-9])", re.IGNORECASE)
+            short = [name for name in self.free if self._kind == "user" and len(name) < 5]
+            names = "|".join(map(re.escape, _longest_first(self.free.difference(short))))
+            parts = [rf"(?<![A-Za-z0-9])(?:{names}){tail}(?![A-Za-z0-9])"] if names else []
+            if short:  # `kai` between slashes is a user, in `kai-max` it is anybody's syllable
+                parts.append(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, _longest_first(short)))})(?![\w-])")
+            self._pattern = re.compile("|".join(parts), re.IGNORECASE)
         return self._pattern.sub(lambda found: self.add(found[0]), text)
 
     def _key(self, name: str) -> str:
@@ -257,3 +296,7 @@ class NameBook:
             return f"{self._kind}-{len(self._stand_ins) + 1}"
         secret = hashlib.sha256(self._incident.encode()).digest()
         return f"{self._kind}-{hashlib.blake2b(key.encode(), key=secret, digest_size=3).hexdigest()}"
+
+
+def _longest_first(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: (-len(name), name))

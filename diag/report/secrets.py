@@ -8,7 +8,7 @@ STAND_IN = "<secret>"
 
 _SHAPES = re.compile(
     r"""
-      \bhf_[A-Za-z0-9]{8,}                                  # Hugging Face
+      \bhf_(?:[A-Za-z0-9]{20,}|(?=[A-Za-z]*[0-9A-Z])[A-Za-z0-9]{8,}) # Hugging Face
     | \b(?:sk|rk|pk)-(?:proj-|ant-|or-)?[A-Za-z0-9_-]{16,}  # OpenAI, Anthropic, OpenRouter and their like
     | \bgh[pousr]_[A-Za-z0-9]{16,} | \bgithub_pat_\w{20,}   # GitHub
     | \bglpat-[\w-]{16,}                                    # GitLab
@@ -47,7 +47,9 @@ _NOT_SECRET = re.compile(
     r"""(?ix)(?:^|[_.-])(?:(?:eos|bos|pad|unk|mask|sep|cls|next|prompt|start|end|stop|image|video|audio|decoder|special|
         newline|last|first|per|tool|think|ignore)[_-]token | (?:cache|sort|primary|foreign|state|dict|partition|pub|public|group)[_-]key)$"""
 )
-_HARMLESS = re.compile(r"(?i)^(?:none|null|true|false|yes|no|on|off|unset|auto|-?[\d.]+|\*+|<[\w -]+>|)$")
+_HARMLESS = re.compile(
+    r"(?i)^(?:none|null|true|false|yes|no|on|off|unset|auto|-?[\d.:]+|\*+|<[^<>]{1,40}>|set|present|str|int|optional\[\w+|)$"
+)
 
 _ASSIGNED = re.compile(
     r"""(?x)
@@ -95,6 +97,17 @@ def hide_secrets(text: str) -> tuple[str, list[str]]:
             return found[0]
         if not between.strip() and not name.startswith("-"):
             return found[0]  # prose: "token expired"; an option needs its dashes to take the next word
+        if value.lower() == name.strip("-").lower() or value == name.rsplit(".", 1)[-1]:
+            return found[0]  # `auth=auth` passes a variable on
+        prose = (
+            found["bare"]
+            and between.strip() == ":"
+            and not found["quote"]
+            and value.isalpha()
+            and value.islower()
+        )
+        if prose and not name.isupper():
+            return found[0]  # `auth: simple token is ...`
         if re.fullmatch(r"(?i)bearer|basic|token", value):
             return found[0]  # the secret is the next word, already taken
         begin, end = found.span(

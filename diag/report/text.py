@@ -124,7 +124,10 @@ def _services(screen: Screen, report: Report) -> None:
     if not services:
         return
     screen.title("Services")
+    bare = [say.one_line(str(one.get("name") or "?")) for one in services if not say.needs_gpus(one)]
     for one in services:
+        if not say.needs_gpus(one):
+            continue
         verdict = {
             True: ("fits", "green"),
             False: ("does not fit", "bold red"),
@@ -138,8 +141,10 @@ def _services(screen: Screen, report: Report) -> None:
         rows = say.memory_rows(one)
         if rows:
             screen.put(
-                "on each GPU: " + ", ".join(f"{name} {figure}" for name, figure in rows), indent=4, hang=2
+                "on each GPU: " + "; ".join(f"{name} {figure}" for name, figure in rows), indent=4, hang=2
             )
+    if bare:
+        screen.put(f"without GPUs: {', '.join(bare)}", indent=2, hang=2, style="dim")
 
 
 def _findings(screen: Screen, report: Report) -> None:
@@ -154,7 +159,7 @@ def _findings(screen: Screen, report: Report) -> None:
         screen.title("Not measured")
         _unmeasured(screen, unmeasured)
     if groups[Status.OK]:
-        screen.title("Measured and fine")
+        screen.title("Judged and fine" if report.command == "check" else "Measured and fine")
         for probe, found in say.by_probe(groups[Status.OK]).items():
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             screen.put(f"{probe}: {say.one_line(say.about(found[0]), 160)}{more}", indent=2, hang=2)
@@ -163,8 +168,17 @@ def _findings(screen: Screen, report: Report) -> None:
 
 def _loud(screen: Screen, one: Finding) -> None:
     screen.put(f"{one.probe}: ", indent=2, hang=2, style=COLOURS[one.status.value], rest=say.about(one))
+    spot = say.spot(one)
+    if spot:
+        screen.put(f"at {spot}", indent=4, style="cyan", whole=True)
+    _advice(screen, one)
+    for other in say.alternatives(one):
+        screen.put(f"or: {other}", indent=4, hang=4, style="dim")
+
+
+def _advice(screen: Screen, one: Finding) -> None:
     remedy = say.remedy(one)
-    if remedy and remedy.rstrip(".").lower() not in one.summary.lower():
+    if remedy:
         screen.put(f"-> {remedy}", indent=4, hang=3)
 
 
@@ -182,9 +196,7 @@ def _unmeasured(screen: Screen, findings: list[Finding]) -> None:
             style="magenta",
             rest=f"{say.about(one)} [{say.REASONS[reason]}]",
         )
-        remedy = say.remedy(one)
-        if remedy and remedy.rstrip(".").lower() not in one.summary.lower():
-            screen.put(f"-> {remedy}", indent=4, hang=3)
+        _advice(screen, one)
     for reason, probes in quiet.items():
         screen.put(
             f"{say.REASONS[reason]}: {', '.join(dict.fromkeys(probes))}", indent=2, hang=2, style="dim"

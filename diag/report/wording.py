@@ -239,8 +239,25 @@ def _calm(report: Report, word: str) -> str:
 
 def remedy(one: Finding) -> str:
     """Return what a finding says should be done; empty where it says nothing."""
-    told = one.data.get("remedy") or one.data.get("fix") or ""
-    return one_line(told) if isinstance(told, str) else ""
+    fix = one.data.get("fix")
+    told = one.data.get("remedy") or (fix.get("do") if isinstance(fix, Mapping) else fix) or ""
+    text = one_line(told) if isinstance(told, str) else ""
+    return "" if text.rstrip(".").lower() in one.summary.lower() else text
+
+
+def alternatives(one: Finding) -> list[str]:
+    """Return what could be done instead."""
+    fix = one.data.get("fix")
+    found = fix.get("alternatives") if isinstance(fix, Mapping) else None
+    return [one_line(str(other)) for other in found] if isinstance(found, (list, tuple)) else []
+
+
+def spot(one: Finding) -> str:
+    """Return `file:line` where a plan's finding stands; empty for others."""
+    file, line = one.data.get("file"), one.data.get("line")
+    if not isinstance(file, str) or not file:
+        return ""
+    return one_line(f"{file}:{line}" if isinstance(line, int) else file)
 
 
 def services(report: Report) -> list[Mapping[str, Any]]:
@@ -264,11 +281,26 @@ def memory_rows(service: Mapping[str, Any]) -> list[tuple[str, str]]:
     memory = service.get("memory")
     if not isinstance(memory, Mapping):
         return []
-    rows = [(label, human_bytes(memory[key])) for key, label in MEMORY_ROWS if _number(memory.get(key))]
-    tokens = memory.get("kv_cache_tokens")
-    if _number(tokens):
-        rows = [(name, f"{text} = {tokens:,} tokens" if name == "KV cache" else text) for name, text in rows]
+    rows = []
+    for key, label in MEMORY_ROWS:
+        value = memory.get(key)
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            continue
+        figure = human_bytes(value) if value >= 0 else f"none, {human_bytes(-value)} missing"
+        tokens = memory.get("kv_cache_tokens")
+        if label == "KV cache" and value >= 0 and isinstance(tokens, int):
+            figure += f" = {tokens:,} tokens"
+        rows.append((label, figure))
     return rows
+
+
+def needs_gpus(service: Mapping[str, Any]) -> bool:
+    """Return whether a service has anything to do with GPUs: a frontend or a router has not."""
+    return (
+        bool(service.get("gpus"))
+        or isinstance(service.get("memory"), Mapping)
+        or service.get("tensor_parallel_size") is not None
+    )
 
 
 def fits(service: Mapping[str, Any]) -> bool | None:
@@ -308,9 +340,6 @@ def redaction_note(report: Report) -> str:
     """Return what was taken out, or that nothing was."""
     if not report.redaction.applied:
         return "not redacted: names, addresses and secrets are as they were found"
-    taken = [
-        f"{count} {kind.replace('_', ' ')}"
-        for kind, count in sorted(report.redaction.counts.items())
-        if count
-    ]
+    counts = sorted(report.redaction.counts.items())
+    taken = [plural(count, *KINDS.get(kind, (kind,))) for kind, count in counts if count]
     return f"redacted: {', '.join(taken)}" if taken else "redacted: nothing had to be taken out"

@@ -1,0 +1,169 @@
+"""The bodies of run, explain, check and diff: one call into the pipeline, one artefact out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from diag.cli import progress
+from diag.cli.errors import WRONG, forget_stdout, talk
+from diag.cli.output import Sink, emit, emit_text, protect, wants_color, write_folder
+from diag.model import Report
+from diag.system import UserError
+
+
+def explain_paths(to: Sink, paths: Sequence[str], playbook_dirs: Sequence[Path]) -> int:
+    """Diagnose from what is there; return the exit code."""
+    from diag.diagnose.pipeline import explain
+
+    with progress.reading(to.quiet) as reading:
+        report = explain(paths, playbook_dirs=playbook_dirs, on_progress=reading)
+    return _finish(report, to)
+
+
+def run_node(
+    to: Sink,
+    *,
+    out: Path | None,
+    only: Sequence[str],
+    skip: Sequence[str],
+    timeout_s: float,
+    python: str | None,
+    plan: str | None,
+    logs: Sequence[str],
+    deep: bool,
+    playbook_dirs: Sequence[Path],
+) -> int:
+    """Probe this node, write the folder, print the screen; return the exit code."""
+    from diag.diagnose import pipeline
+
+    with progress.probing(to.quiet) as probing:
+        report = pipeline.run_node(
+            only=only,
+            skip=skip,
+            timeout_s=timeout_s,
+            python=python,
+            deep=deep,
+            plan=plan,
+            logs=logs,
+            on_event=probing,
+            playbook_dirs=playbook_dirs,
+        )
+    safe = protect(report, to.raw)
+    write_folder(safe, out, to.quiet)
+    return _print(safe, to)
+
+
+def check_plans(
+    to: Sink,
+    plans: Sequence[str],
+    *,
+    gpus: str | None,
+    nodes: int | None,
+    hardware: str | None,
+    params: str | None,
+    config: str | None,
+    fix: bool,
+    write: bool,
+    playbook_dirs: Sequence[Path],
+) -> int:
+    """Judge plans, or print (and with `write` apply) their corrections; return the exit code."""
+    if write and not fix:
+        raise UserError("--write changes the plan only together with --fix", code="usage")
+    if gpus is not None and hardware is not None:
+        raise UserError("--gpus and --hardware both say what there is; give one of them", code="usage")
+    from diag.diagnose import pipeline
+
+    outcome = pipeline.check(
+        plans,
+        gpus=gpus,
+        nodes=nodes,
+        hardware_report=hardware,
+        params=params,
+        config=config,
+        playbook_dirs=playbook_dirs,
+    )
+    if not fix:
+        code = _finish(outcome.report, to)
+        if outcome.corrections and not to.quiet:
+            talk("A corrected plan is known: --fix prints it as a diff, --fix --write applies it.")
+        return code
+    if not outcome.corrections:
+        talk(
+            "diag: no correction is known for this plan"
+            if outcome.report.exit_code
+            else "diag: nothing to correct"
+        )
+        return outcome.report.exit_code
+    for one in outcome.corrections:
+        for reason in one.reasons:
+            talk(f"{one.path}: {reason}")
+        for other in one.alternatives:
+            talk(f"{one.path}: or else: {other}")
+    # A diff with stand-ins in it would not apply: it goes to the owner of the file as it is.
+    emit_text(
+        "".join(one.diff if one.diff.endswith("\n") else one.diff + "\n" for one in outcome.corrections),
+        to,
+        "plan.diff",
+    )
+    if write:
+        for one in outcome.corrections:
+            _apply(one.path, one.old_text, one.new_text)
+            talk(f"changed {one.path}")
+    return outcome.report.exit_code
+
+
+def compare_reports(to: Sink, good: str, bad: str) -> int:
+    """Say what differs; return 1 where something does."""
+    from diag.report.compare import compare, draw
+    from diag.report.redact import redact_together
+
+    pair: tuple[Report, ...] = (_load(good), _load(bad))
+    if not to.raw:
+        pair = redact_together(pair)
+    differences = compare(*pair)
+    emit_text(draw(differences, to.fmt, color=to.output is None and wants_color()), to, "diff.txt")
+    return WRONG if differences.any else 0
+
+
+def _finish(report: Report, to: Sink) -> int:
+    return _print(protect(report, to.raw), to)
+
+
+def _print(report: Report, to: Sink) -> int:
+    try:
+        emit(report, to)
+    except BrokenPipeError:
+        forget_stdout()
+    return report.exit_code
+
+
+def _load(path: str) -> Report:
+    from diag.report.jsonform import loads
+
+    try:
+        raw = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=path, code="unreadable") from error
+    try:
+        return loads(raw.decode("utf-8-sig", "replace"))
+    except UserError as error:
+        raise UserError(
+            error.what, where=path, help="diag diff compares two report.json files", code=error.code
+        ) from error
+
+
+def _apply(path: str, old_text: str, new_text: str) -> None:
+    """Replace a plan's text, unless somebody else changed it meanwhile. The file keeps its mode."""
+    real = Path(path).resolve()
+    try:
+        if real.read_bytes().decode("utf-8") != old_text:
+            raise UserError("changed while it was judged; nothing was written", where=path, code="changed")
+        beside = real.with_name(f".{real.name}.diag-new")
+        beside.write_bytes(new_text.encode())
+        beside.chmod(real.stat().st_mode & 0o7777)
+        beside.replace(real)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise UserError(f"cannot be written: {reason}", where=path, code="unwritable") from error

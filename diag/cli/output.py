@@ -1,0 +1,118 @@
+"""Where the artefact goes: standard output or files that only their owner can read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from diag.cli.errors import talk
+from diag.cli.options import Format
+from diag.model import Report
+from diag.report import redact, render
+from diag.report.formats import SUFFIXES
+from diag.system import UserError
+
+_BY_ENDING = {".json": "json", ".md": "markdown", ".markdown": "markdown", ".html": "html", ".htm": "html"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """The common options of one call."""
+
+    fmt: str
+    output: Path | None
+    raw: bool
+    quiet: bool
+
+
+def sink(fmt: Format | None, as_json: bool, output: Path | None, raw: bool, quiet: bool) -> Sink:
+    """Settle the common options. Raises UserError where they contradict each other."""
+    if as_json and fmt not in (None, Format.JSON):
+        raise UserError(f"--json and --format {fmt.value} contradict each other", code="usage")
+    if as_json or fmt is not None:
+        chosen = "json" if as_json or fmt is None else fmt.value
+    else:
+        chosen = _BY_ENDING.get(output.suffix.lower(), "text") if output is not None else "text"
+    return Sink(chosen, output, raw, quiet)
+
+
+def protect(report: Report, raw: bool) -> Report:
+    """Redact, unless the owner said --raw. DIAG_INCIDENT makes stand-ins agree between the nodes of one job."""
+    return report if raw else redact(report, incident=os.environ.get("DIAG_INCIDENT") or None)
+
+
+def emit(report: Report, to: Sink) -> None:
+    """Write the (already protected) report."""
+    plain = to.output is None
+    text = render(report, to.fmt, width=screen_width() if plain else None, color=plain and wants_color())
+    emit_text(text, to, f"report.{SUFFIXES[to.fmt]}")
+
+
+def emit_text(text: str, to: Sink, name: str) -> None:
+    """Write a finished artefact; `name` is its file's name where -o is a folder."""
+    if to.output is None:
+        write_stdout(text)
+        return
+    folder = to.output.is_dir() or str(to.output).endswith(os.sep)
+    path = to.output / name if folder else to.output
+    try:
+        if folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_private(path, text)
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", where=str(path), code="unwritable") from error
+    if not to.quiet:
+        talk(f"written to {path}")
+
+
+def write_stdout(text: str) -> None:
+    """Write to standard output whatever its encoding can say."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    sys.stdout.flush()
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mkstemp: mode 0600
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def write_folder(report: Report, out: Path | None, quiet: bool) -> None:
+    """Write report.json, report.md and report.html; where that cannot be, say so and go on."""
+    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    folder = out if out is not None else Path(f"diag-report-{stamp}")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for fmt in ("json", "markdown", "html"):
+            write_private(folder / f"report.{SUFFIXES[fmt]}", render(report, fmt))
+    except OSError as error:
+        talk(f"diag: no report files: {folder}: {error.strerror}")
+        return
+    if not quiet:
+        talk(f"report.json, report.md and report.html are in {folder}")
+
+
+def wants_color() -> bool:
+    """Return whether standard output is a terminal that is allowed colours (no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def screen_width() -> int:
+    """Return the columns to draw for: the terminal's, else $COLUMNS, else 100."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
+        return shutil.get_terminal_size((100, 24)).columns
+    return 100
