@@ -7,7 +7,7 @@ from typing import Any
 
 from diag.diagnose.plans.case import Case, absent, gpus_wanted, judged, ranks_of, where
 from diag.diagnose.plans.layout import alternatives, sentence, settings_of, solve
-from diag.diagnose.plans.settings import engine_of, pp_of, tp_of
+from diag.diagnose.plans.settings import engine_of, pp_of, setting_of, tp_of
 from diag.model import Finding, Status
 from diag.model.launch import Service
 
@@ -32,7 +32,7 @@ def judge_count(case: Case) -> Iterator[Finding]:
     there = case.hardware.gpus_per_node if case.hardware is not None else None
     if there is None:
         return
-    rows = wanted(case)
+    rows = [row for row in wanted(case) if _here_at_once(case, row[0])]
     nodes = case.hardware.nodes if case.hardware is not None else None
     for service, _, gpus in rows:
         if gpus > there:
@@ -99,6 +99,22 @@ def _smaller(case: Case, total: int, there: int, all_there: int) -> dict[str, An
     }
 
 
+def _here_at_once(case: Case, service: Service) -> bool:
+    """False for a script's command that waits for the one before to end, and for an engine's file whose nodes are said elsewhere."""
+    notes = getattr(service, "notes", {})
+    if notes.get("part") == "worker" or service.role == "trainer":
+        return False
+    if case.plan.kind == "engine-config":
+        return service.nodes_per_replica is not None
+    background = [each for each in case.services if getattr(each, "notes", {}).get("background")]
+    return (
+        case.plan.kind not in ("shell", "slurm")
+        or not background
+        or service in background
+        or service is case.services[-1]
+    )
+
+
 def _shares_devices(rows: list[tuple[Service, int, int]]) -> bool:
     """True where the plan itself puts several services onto the same devices by hand."""
     lists = [
@@ -135,7 +151,14 @@ def sizes_elsewhere(service: Service) -> bool:
     """True where a further file may hold the parallel sizes."""
     return any(
         name in service.options
-        for name in ("extra-engine-args", "config", "trtllm-config", "extra-llm-api-options", "engine-config", "override-engine-args")
+        for name in (
+            "extra-engine-args",
+            "config",
+            "trtllm-config",
+            "extra-llm-api-options",
+            "engine-config",
+            "override-engine-args",
+        )
     )
 
 
@@ -149,12 +172,16 @@ def _formula(service: Service, ranks: int) -> str:
 
 def _too_many(service: Service, ranks: int, seen: int, nodes: int) -> Finding:
     place = f"{seen} GPUs" if nodes == 1 else f"{seen} GPUs ({nodes} nodes of {seen // nodes})"
+    ray = (
+        str(getattr(setting_of(service, "distributed-executor-backend"), "value", "")) == "ray"
+    )  # its GPUs may be in other pods
     return judged(
         "gpu-count-exceeded",
         service,
-        Status.FAIL,
+        Status.WARN if ray else Status.FAIL,
         f"{service.name} starts {ranks} ranks ({_formula(service, ranks)}) but is given {place}",
         setting=where(service, "tensor-parallel-size", "pipeline-parallel-size", "resources.gpu"),
+        certain=not ray,
         wanted=ranks,
         there=seen,
         do=f"Give {service.name} as many GPUs as ranks, or split the model over {seen}",

@@ -1,9 +1,209 @@
-"""placeholder"""
+"""One command line of an engine or a launcher made into a service."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from diag.model.launch import Setting
+from diag.observe.plans.build import build_service, value_of
+from diag.observe.plans.interface import Insertion, PlacedService, PlacedSetting
+from diag.observe.plans.programs import Program, find_program, kind_of
+from diag.observe.plans.shell_words import Command, Word
+from diag.observe.plans.values import as_int, long_name
+
+TRAINERS = {
+    # option of the launcher -> the name it has here; only options before the script belong to the launcher
+    "torchrun": {"nproc-per-node": "nproc-per-node", "nnodes": "nnodes", "node-rank": "node-rank"},
+    "accelerate": {"num-processes": "num-processes", "num-machines": "nnodes", "machine-rank": "node-rank"},
+    "deepspeed": {"num-gpus": "nproc-per-node", "num-nodes": "nnodes"},
+}
+_LAUNCHER_FLAGS = (
+    "standalone",
+    "no-python",
+    "m",
+    "module",
+    "multi-gpu",
+    "use-deepspeed",
+    "use-fsdp",
+    "no-local-rank",
+    "no-ssh",
+    "force-multi",
+    "same-network",
+    "cpu",
+    "mixed",
+    "tpu",
+    "h",
+    "version",
+    "run-path",
+    "autotuning",
+    "log-line-prefix-template",
+    "enable-each-rank-log",
+)
 
 
-def service_of_words(argv: Any, env: Any, source: str, line: int | None) -> Any:
-    return None
+def service_of_words(
+    argv: Sequence[str], env: Mapping[str, str], source: str, line: int | None
+) -> PlacedService | None:
+    """The service of a bare argument list (a process, a log's command line); None if it starts nothing we know."""
+    words = [Word(text, line=line, quoted=True) for text in argv]
+    return service_of_command(
+        Command(words, {name: Word(value, line=line) for name, value in env.items()}, line), source
+    )
+
+
+def service_of_command(
+    command: Command,
+    path: str,
+    *,
+    name: str | None = None,
+    gpus: int | None = None,
+    nodes: int | None = None,
+    replicas: int | None = None,
+    notes: Mapping[str, str] | None = None,
+    extra: Mapping[str, Setting] | None = None,
+    role: str | None = None,
+) -> PlacedService | None:
+    """The service that a command starts; None if it starts nothing we know. `extra` are options known from elsewhere."""
+    found = find_program(command.words)
+    if found is None:
+        return None
+    program, first = found
+    arguments = command.words[first:]
+    unknown: list[str] = []
+    if program.framework in TRAINERS:
+        options = dict(_launcher_options(arguments, program, path))
+    else:
+        options = dict(_engine_options(arguments, program, path, unknown))
+    for key, setting in (extra or {}).items():
+        options.setdefault(key, setting)
+    env = {
+        key: PlacedSetting(word.text, path, word.line, key, word.start, word.end, "shell")
+        for key, word in command.env.items()
+    }
+    last = command.words[-1]
+    style = "shell" if last.style == "shell" else last.style.replace("yaml-item", "yaml-args")
+    insertion = Insertion(last.end, style) if last.end >= 0 and program.framework not in TRAINERS else None
+    return build_service(
+        name or _name(program, options),
+        options,
+        env=env,
+        role=role or program.role,
+        framework=program.framework,
+        replicas=replicas,
+        gpus=gpus,
+        nodes=nodes
+        if nodes is not None
+        else as_int(value_of(options, "nnodes"))
+        if program.framework != "ray"
+        else None,
+        path=path,
+        line=command.line,
+        insertion=insertion,
+        program=program.name,
+        notes=notes,
+        unknown=tuple(unknown),
+    )
+
+
+def _name(program: Program, options: Mapping[str, Setting]) -> str:
+    port = value_of(options, "port", "http-port")
+    return program.name + (f":{port}" if port is not None else "")
+
+
+def _engine_options(
+    words: Sequence[Word], program: Program, path: str, unknown: list[str]
+) -> Iterator[tuple[str, Setting]]:
+    index, positional = 0, 0
+    while index < len(words):
+        word = words[index]
+        index += 1
+        if not re.match(r"--?[A-Za-z]", word.text):
+            if program.positional_model and positional == 0 and word.text and word.text != "\\":
+                yield "model", _place(word, word.text, path, "model")
+            positional += 1
+            continue
+        flag, equals, inline = word.text.partition("=")
+        raw = flag.lstrip("-")
+        kind, full = kind_of(program.tables, raw) if program.tables else (None, raw.replace("_", "-"))
+        if kind is None and program.tables and "$" not in flag and "{" not in flag:
+            unknown.append(flag)
+        key = long_name(full)
+        if equals:
+            yield key, _place(word, inline, path, flag, inline=True)
+            continue
+        taken, value = _values(words, index, kind)
+        if not taken:
+            off = key.startswith("no-") and kind == "flag"
+            yield key[3:] if off else key, _place(word, not off, path, flag)
+        elif taken == 1:
+            yield key, _place(words[index], value, path, flag)
+        else:
+            yield key, Setting(value, path, word.line, flag)
+        index += taken
+
+
+def _values(words: Sequence[Word], index: int, kind: str | None) -> tuple[int, object]:
+    """How many of the next words belong to the option, and its value."""
+    if kind == "flag":
+        following = words[index].text.lower() if index < len(words) else ""
+        return (1, following == "true") if following in ("true", "false") else (0, True)
+    values = []
+    for word in words[index:]:
+        if re.match(r"--?[A-Za-z]", word.text) and not word.quoted:
+            break
+        values.append(word.text)
+        if kind != "list":
+            break
+    if not values:
+        return 0, True
+    return (1, values[0]) if len(values) == 1 else (len(values), values)
+
+
+def _place(word: Word, value: object, path: str, key: str, *, inline: bool = False) -> Setting:
+    if word.start < 0:
+        return Setting(value, path, word.line, key)
+    if value is True or value is False:
+        return PlacedSetting(value, path, word.line, key)  # a switch has no value to change in its place
+    return PlacedSetting(value, path, word.line, key, word.start, word.end, word.style)
+
+
+def _launcher_options(words: Sequence[Word], program: Program, path: str) -> Iterator[tuple[str, Setting]]:
+    """Options before the script; the script's own are not the launcher's, but some sizes of theirs matter."""
+    names = TRAINERS[program.framework]
+    index = 0
+    while index < len(words):
+        word = words[index]
+        if not word.text.startswith("-"):
+            yield "script", _place(word, word.text, path, "script")
+            yield from _script_sizes(words[index + 1 :], path)
+            return
+        flag, equals, inline = word.text.partition("=")
+        key = flag.lstrip("-").replace("_", "-")
+        index += 1
+        if equals:
+            yield names.get(key, key), _place(word, inline, path, flag, inline=True)
+        elif key in _LAUNCHER_FLAGS or index >= len(words):
+            yield key, _place(word, True, path, flag)
+        else:
+            yield names.get(key, key), _place(words[index], words[index].text, path, flag)
+            index += 1
+
+
+def _script_sizes(words: Sequence[Word], path: str) -> Iterator[tuple[str, Setting]]:
+    """Megatron's parallel sizes among the script's options."""
+    for index, word in enumerate(words):
+        flag, equals, inline = word.text.partition("=")
+        key = flag.lstrip("-").replace("_", "-")
+        if key in MEGATRON_SIZES:
+            value = inline if equals else words[index + 1].text if index + 1 < len(words) else None
+            if value is not None and as_int(value) is not None:
+                yield f"script.{key}", _place(word if equals else words[index + 1], value, path, flag)
+
+
+MEGATRON_SIZES = (
+    "tensor-model-parallel-size",
+    "pipeline-model-parallel-size",
+    "context-parallel-size",
+    "expert-model-parallel-size",
+)

@@ -37,6 +37,7 @@ def build_service(
     extent: tuple[int, int] | None = None,
     program: str = "",
     notes: Mapping[str, str] | None = None,
+    unknown: tuple[str, ...] = (),
 ) -> PlacedService:
     """A service from its options by long name. Sizes the options do not tell stay None."""
     model = value_of(options, *MODEL_OPTIONS)
@@ -62,6 +63,7 @@ def build_service(
         extent=extent,
         program=program,
         notes=dict(notes or {}),
+        unknown_options=unknown,
     )
 
 

@@ -67,9 +67,9 @@ def _insert(insertion: Insertion, name: str, value: Any, service: PlacedService,
         return Splice(at, at, f" --{name}" + ("" if value is True else f" {shlex.quote(_plain(value))}"))
     if insertion.style == "yaml-args":
         lines = [f"--{name}"] if value is True else [f"--{name}", _plain(value)]
-        pad = " " * insertion.indent
-        body = "".join(f"{pad}- {_yaml_text(line)}\n" for line in lines)
-        return Splice(at, at, body if at == 0 or text[at - 1 : at] == "\n" else "\n" + body.rstrip("\n"))
+        if insertion.flow:
+            return Splice(at, at, "".join(f', "{line}"' for line in lines))
+        return Splice(at, at, "".join(f"\n{' ' * insertion.indent}- {_yaml_text(line)}" for line in lines))
     key = _key_style(name, service)
     if insertion.flow:
         return Splice(at, at, f"{key}: {_plain(value)}, ")

@@ -1,0 +1,178 @@
+"""NCCL and CUDA variables that contradict each other, do not exist, or were left over from debugging."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from diag.diagnose.plans.case import Case, judged
+from diag.diagnose.plans.judge_network import nodes_of
+from diag.diagnose.plans.settings import as_int, engine_of
+from diag.model import Finding, Status
+from diag.model.launch import Service
+
+LEFTOVERS = {
+    # set for a test once, and slow or blind ever since; a note, never a failure
+    "CUDA_LAUNCH_BLOCKING": "1",
+    "NCCL_DEBUG": "TRACE",
+    "VLLM_TRACE_FUNCTION": "1",
+    "TORCH_SHOW_CPP_STACKTRACES": "",
+    "NCCL_P2P_DISABLE": "1",
+    "NCCL_IB_DISABLE": "1",
+    "NCCL_SHM_DISABLE": "1",
+}
+NO_SUCH = {
+    "NCCL_TIMEOUT": "no such variable exists; the process group's timeout is the framework's setting",
+    "NCCL_SOCKET_INTERFACE": "the name is NCCL_SOCKET_IFNAME",
+    "NCCL_IFNAME": "the name is NCCL_SOCKET_IFNAME",
+}
+
+
+def judge_nccl(case: Case) -> Iterator[Finding]:
+    """Interfaces that no peer reaches, and settings that exclude each other."""
+    for service in case.services:
+        many = nodes_of(case, service) > 1 or (case.plan.nodes or 1) > 1
+        for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME"):
+            setting = service.env.get(name)
+            if (
+                setting is not None
+                and many
+                and re.fullmatch(r"=?(lo|docker0|virbr0|cni0|flannel\.1)", str(setting.value))
+            ):
+                yield judged(
+                    "nccl-wrong-interface",
+                    service,
+                    Status.FAIL,
+                    f"{service.name} spans several nodes, but {name} is {setting.value}, which no other node reaches",
+                    setting=setting,
+                    do=f"Set {name} to the interface between the nodes",
+                )
+        value = {name: str(setting.value) for name, setting in service.env.items()}
+        if value.get("NCCL_MNNVL_ENABLE") == "1" and value.get("NCCL_CUMEM_ENABLE") == "0":
+            yield judged(
+                "nccl-nvls-cumem",
+                service,
+                Status.FAIL,
+                f"{service.name}: NCCL_MNNVL_ENABLE=1 needs cuMem, and NCCL_CUMEM_ENABLE=0 switches it off",
+                setting=service.env["NCCL_CUMEM_ENABLE"],
+                do="Take one of the two out",
+            )
+        for name, why in NO_SUCH.items():
+            if name in service.env:
+                yield judged(
+                    "invalid-launch-argument",
+                    service,
+                    Status.OK,
+                    f"{service.name}: {name}: {why}",
+                    setting=service.env[name],
+                    note=True,
+                    certain=False,
+                )
+
+
+def judge_leftovers(case: Case) -> Iterator[Finding]:
+    """Notes on what was left from a search for another fault."""
+    for service in case.services:
+        for name, value in LEFTOVERS.items():
+            setting = service.env.get(name)
+            if setting is not None and str(setting.value) == value and value:
+                yield judged(
+                    "environment-leftover",
+                    service,
+                    Status.OK,
+                    f"{service.name}: {name}={value} looks left over from debugging; it slows down or hides",
+                    setting=setting,
+                    note=True,
+                    certain=False,
+                )
+
+
+def judge_visible(case: Case) -> Iterator[Finding]:
+    """CUDA_VISIBLE_DEVICES against the ranks and the GPUs there."""
+    there = case.hardware.gpus_per_node if case.hardware is not None else None
+    for service in case.engines:
+        setting = service.env.get("CUDA_VISIBLE_DEVICES")
+        devices = visible(service)
+        if setting is None or devices is None:
+            continue
+        beyond = [
+            each
+            for each in devices
+            if there is not None and as_int(each) is not None and (as_int(each) or 0) >= there
+        ]
+        if beyond:
+            yield judged(
+                "gpu-count-exceeded",
+                service,
+                Status.FAIL,
+                f"{service.name}: CUDA_VISIBLE_DEVICES names GPU {', '.join(beyond)} on a node that has {there} (0 to {(there or 1) - 1})",
+                setting=setting,
+                there=there,
+                do="Name GPUs that exist",
+            )
+        ranks = (service.tensor_parallel_size or 1) * (service.pipeline_parallel_size or 1)
+        local = ranks // max(1, nodes_of(case, service))
+        if devices and local > len(devices) and engine_of(service):
+            yield judged(
+                "gpu-count-exceeded",
+                service,
+                Status.FAIL,
+                f"{service.name} starts {local} ranks but CUDA_VISIBLE_DEVICES shows it {len(devices)} GPU{'s' if len(devices) > 1 else ''}",
+                setting=setting,
+                wanted=local,
+                there=len(devices),
+                do="Show it as many GPUs as it has ranks",
+            )
+
+
+def visible(service: Service) -> list[str] | None:
+    """The devices a service is shown, or None where nothing (or a variable) says."""
+    setting = service.env.get("CUDA_VISIBLE_DEVICES")
+    text = str(setting.value).strip("'\" ") if setting is not None else ""
+    return (
+        [each.strip() for each in text.split(",") if each.strip()]
+        if setting is not None and "$" not in text and text not in ("", "all", "-1")
+        else None
+    )
+
+
+def judge_shared_gpus(case: Case) -> Iterator[Finding]:
+    """Several services on one GPU: their shares add up."""
+    by_device: dict[str, list[Service]] = {}
+    for service in case.engines:
+        notes = getattr(service, "notes", {})
+        if (
+            engine_of(service) != "vllm"
+            or notes.get("kubernetes")
+            or not (notes.get("background") or case.plan.kind in ("compose",))
+        ):
+            continue
+        for device in visible(service) or []:
+            by_device.setdefault(device, []).append(service)
+    said = set()
+    for device, services in by_device.items():
+        names = tuple(dict.fromkeys(service.name for service in services))
+        shares = [_share(service) for service in services]
+        if len(names) > 1 and sum(shares) > 1.0 and names not in said:
+            said.add(names)
+            together = " + ".join(f"{share:g}" for share in shares)
+            yield judged(
+                "gpu-memory-in-use",
+                services[-1],
+                Status.FAIL,
+                f"{' and '.join(names)} share GPU {device} and take {together} = {sum(shares):g} of its memory",
+                setting=services[-1].options.get("gpu-memory-utilization"),
+                do="Lower gpu-memory-utilization so that the shares add up to less than 1",
+                device=device,
+            )
+
+
+def _share(service: Service) -> float:
+    setting = service.options.get("gpu-memory-utilization")
+    try:
+        return float(setting.value) if setting is not None else 0.9
+    except (TypeError, ValueError):
+        return 0.9
+
+
+JUDGES = (judge_nccl, judge_leftovers, judge_visible, judge_shared_gpus)

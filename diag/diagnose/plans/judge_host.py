@@ -1,0 +1,126 @@
+"""What the container and the pod grant: shared memory, locked memory, probes that wait long enough."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from diag.diagnose.plans.case import Case, absent, gib, judged, ranks_of
+from diag.diagnose.plans.hardware import GIB
+from diag.diagnose.plans.settings import as_int, engine_of, pp_of, text_of, tp_of
+from diag.diagnose.plans.weights import weights_per_gpu
+from diag.model import Finding, Status
+from diag.model.launch import Service
+from diag.observe.plans.values import as_bytes
+
+SHM_NEEDED = 1 * GIB
+"""NCCL's user guide gives 1 GB to containers; the 64 MB that docker and pods start with are not enough for several ranks."""
+FASTEST_LOAD = 3 * GIB
+"""Bytes a second: local NVMe or page cache into GPU memory. Real loads from network storage take ten times as long."""
+FASTEST_START_S = 25
+"""Imports, profiling and graph capture of a small model, at the very best."""
+
+
+def _notes(service: Service) -> dict[str, str]:
+    return dict(getattr(service, "notes", {}))
+
+
+def judge_shm(case: Case) -> Iterator[Finding]:
+    """/dev/shm of a container that holds several ranks."""
+    for service in case.services:
+        notes = _notes(service)
+        text = notes.get("shm")
+        if text is None or text == "unlimited" or absent(service):
+            continue
+        ranks = (
+            ranks_of(service) // max(1, service.nodes_per_replica or 1)
+            if engine_of(service)
+            else as_int(text_of(service, "nproc-per-node")) or 1
+        )
+        size = as_bytes(text, binary=bool(notes.get("docker")))
+        if ranks < 2 or size is None or size >= SHM_NEEDED:
+            continue
+        how = (
+            "mount an emptyDir with medium: Memory at /dev/shm"
+            if notes.get("kubernetes")
+            else "give --ipc=host or --shm-size=16g"
+        )
+        default = " (the default)" if text in ("64Mi", "64m") else ""
+        yield judged(
+            "shm-too-small",
+            service,
+            Status.WARN,
+            f"{service.name}: {ranks} ranks in a container with {text} of /dev/shm{default}; NCCL and the engine's own queues need more",
+            certain=False,
+            shm_bytes=size,
+            ranks=ranks,
+            do=how[0].upper() + how[1:],
+        )
+
+
+def judge_memlock(case: Case) -> Iterator[Finding]:
+    """RDMA in a docker container without the right to lock memory."""
+    for service in case.services:
+        notes = _notes(service)
+        if not notes.get("docker") or not notes.get("rdma") or notes.get("privileged"):
+            continue
+        limit = notes.get("ulimit.memlock")
+        if limit is None or (
+            (as_int(limit.split(":")[0]) or 0) >= 0 and (as_int(limit.split(":")[0]) or 0) < 32 * GIB
+        ):
+            yield judged(
+                "ulimit-memlock",
+                service,
+                Status.WARN,
+                f"{service.name} has InfiniBand devices, but memlock is {limit or 'at its default of 64 KiB to 8 MiB'}: registering buffers will fail",
+                certain=False,
+                do="Give --ulimit memlock=-1 (and --cap-add IPC_LOCK)",
+            )
+
+
+def judge_probes(case: Case) -> Iterator[Finding]:
+    """A probe whose patience ends before the weights can be loaded."""
+    for service in case.engines:
+        notes = _notes(service)
+        startup, liveness = notes.get("startupProbe"), notes.get("livenessProbe")
+        kind, text = ("startupProbe", startup) if startup is not None else ("livenessProbe", liveness)
+        if text is None or absent(service):
+            continue
+        weights = weights_per_gpu(service, case.facts(service))
+        if weights is None:
+            continue
+        total = weights * tp_of(service) * pp_of(service)
+        least = FASTEST_START_S + total / (FASTEST_LOAD * max(1, service.nodes_per_replica or 1))
+        patience = _patience(text)
+        if patience >= least:
+            continue
+        line = as_int(notes.get(f"{kind}.line"))
+        found = judged(
+            "probe-killed",
+            service,
+            Status.FAIL,
+            f"{service.name}: its {kind} gives up after {patience} s, and loading {gib(total)} of weights takes {least:.0f} s at the very best: the container is restarted again and again",
+            certain=False,
+            patience_s=patience,
+            least_s=int(least),
+            do=f"Raise failureThreshold of the {kind}"
+            + ("" if kind == "startupProbe" else ", or add a startupProbe")
+            + " so that it waits for the slowest load you expect",
+        )
+        yield found if line is None else _at(found, line)
+
+
+def _at(found: Finding, line: int) -> Finding:
+    return replace(found, data={**found.data, "line": line})
+
+
+def _patience(text: str) -> int:
+    """Seconds until the last failure that counts; Kubernetes' defaults: period 10 s, 3 failures, no delay."""
+    values = {key: as_int(value) for key, value in re.findall(r"(\w+)=([^,]+)", text)}
+    return (values.get("initialDelaySeconds") or 0) + (values.get("periodSeconds") or 10) * (
+        values.get("failureThreshold") or 3
+    )
+
+
+JUDGES = (judge_shm, judge_memlock, judge_probes)

@@ -1,0 +1,260 @@
+"""Options and variables that the program does not have, with what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+
+from diag.diagnose.plans.case import Case, judged
+from diag.diagnose.plans.settings import as_int, text_of
+from diag.model import Finding, Status
+from diag.model.launch import Service, Setting
+from diag.observe.plans.programs import kind_of, options_of, variables_of, versions_of
+
+CLOSE = 0.84
+"""difflib's ratio from which a name counts as a misspelling of another: one or two letters in twenty."""
+TABLES = {
+    "vllm": ("vllm",),
+    "sglang": ("sglang",),
+    "dynamo.vllm": ("vllm", "dynamo.vllm"),
+    "dynamo.sglang": ("sglang", "dynamo.sglang"),
+    "dynamo.trtllm": ("dynamo.trtllm",),
+}
+DYNAMO_2025 = (
+    # options that the workers of `dynamo serve` add to vLLM's: dynamo examples/llm/utils/vllm.py
+    "router",
+    "remote-prefill",
+    "conditional-disagg",
+    "max-local-prefill-length",
+    "max-prefill-queue-size",
+    "enable-prefix-caching",
+    "engine-args",
+    "min-workers",
+    "router-num-threads",
+    "served-model-name",
+    "endpoint",
+    "port",
+    "enable-disagg",
+    "prefill-engine-args",
+    "min-prefill-workers",
+    "block-size",
+)
+SIZES = (
+    "tensor-parallel-size",
+    "pipeline-parallel-size",
+    "data-parallel-size",
+    "max-model-len",
+    "max-num-seqs",
+    "max-num-batched-tokens",
+    "block-size",
+    "port",
+    "nnodes",
+    "node-rank",
+    "nproc-per-node",
+    "context-length",
+    "max-running-requests",
+)
+
+
+def judge_unknown(case: Case) -> Iterator[Finding]:
+    """Options that no known version of the program has; a close name makes it certain."""
+    for service in case.services:
+        tables = TABLES.get(_program(service))
+        if not tables:
+            continue
+        for written in getattr(service, "unknown_options", ()):
+            plain = written.lstrip("-").replace("_", "-")
+            meant = _closest(plain, tables)
+            setting = _setting_written(service, written)
+            versions = versions_of(tables[0])
+            if meant is not None:
+                yield judged(
+                    "invalid-launch-argument",
+                    service,
+                    Status.FAIL,
+                    f"{service.name}: {_program(service)} has no option {written}; did you mean --{meant}?",
+                    setting=setting,
+                    option=written,
+                    meant=meant,
+                    do=f"Write --{meant}",
+                )
+            else:
+                yield judged(
+                    "invalid-launch-argument",
+                    service,
+                    Status.OK,
+                    f"{service.name}: option {written} is in no {tables[0]} from {versions[0]} to {versions[-1]} that diag knows",
+                    setting=setting,
+                    certain=False,
+                    note=True,
+                    option=written,
+                )
+
+
+def judge_dynamo_keys(case: Case) -> Iterator[Finding]:
+    """Keys of a worker in the YAML of 2025, which become its command line."""
+    if case.plan.kind != "dynamo-2025":
+        return
+    for service in case.engines:
+        for name, setting in service.options.items():
+            if name in DYNAMO_2025 or "." in name or kind_of(("vllm",), name)[0] is not None:
+                continue
+            close = difflib.get_close_matches(name, [*DYNAMO_2025, *options_of(("vllm",))], 1, CLOSE)
+            if close:
+                yield judged(
+                    "invalid-launch-argument",
+                    service,
+                    Status.FAIL,
+                    f"{service.name} has no option {name}; did you mean {close[0]}?",
+                    setting=setting,
+                    option=name,
+                    meant=close[0],
+                    do=f"Write {close[0]}",
+                )
+
+
+def _program(service: Service) -> str:
+    return str(getattr(service, "program", ""))
+
+
+def _setting_written(service: Service, written: str) -> Setting | None:
+    return next((setting for setting in service.options.values() if setting.key == written), None)
+
+
+@cache
+def _closest(name: str, tables: tuple[str, ...]) -> str | None:
+    found = difflib.get_close_matches(name, options_of(tables), 1, CLOSE)
+    return found[0] if found else None
+
+
+def judge_versions(case: Case) -> Iterator[Finding]:
+    """Options that the image's version of the program no longer has, or does not have yet."""
+    for service in case.services:
+        tables = TABLES.get(_program(service))
+        version = text_of(service, "engine.version")
+        if not tables or not version or service.framework != tables[0]:
+            continue
+        known = versions_of(tables[0])
+        for name, setting in service.options.items():
+            flag = setting.key.lstrip("-").replace("_", "-")
+            entry = options_of(tables[:1]).get(flag) if setting.key.startswith("--") else None
+            if entry is None:
+                continue
+            gone = next((each for each in known if _key(each) > _key(entry[3])), None)
+            before = max((each for each in known if _key(each) < _key(entry[2])), key=_key, default=None)
+            if gone is not None and _key(version) >= _key(gone):
+                yield _wrong_version(
+                    service,
+                    setting,
+                    f"{tables[0]} {version} no longer has --{flag} (last seen in {entry[3]}, gone in {gone})",
+                    name,
+                )
+            elif before is not None and _key(version) <= _key(before):
+                yield _wrong_version(
+                    service,
+                    setting,
+                    f"{tables[0]} {version} does not have --{flag} yet (first seen in {entry[2]})",
+                    name,
+                )
+
+
+def _wrong_version(service: Service, setting: Setting, sentence: str, name: str) -> Finding:
+    return judged(
+        "invalid-launch-argument",
+        service,
+        Status.FAIL,
+        f"{service.name}: {sentence}",
+        setting=setting,
+        option=name,
+        do="Take it out, or use a version that has it",
+    )
+
+
+def _key(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version.split("+", maxsplit=1)[0])[:3])
+
+
+def judge_numbers(case: Case) -> Iterator[Finding]:
+    """Sizes that are no numbers, or none that can be."""
+    for service in case.services:
+        for name in SIZES:
+            setting = service.options.get(name)
+            if setting is None or setting.value is None or isinstance(setting.value, (list, dict)):
+                continue
+            text = str(setting.value).strip()
+            if (
+                re.search(r"[${}<>*]|^auto$|^gpu$|^cpu$|:", text)
+                or (name == "nnodes" and re.search(r"\d", text))
+                or text == "-1"
+            ):
+                continue
+            number = as_int(text)
+            low = 0 if name in ("node-rank", "max-num-seqs", "port") else 1
+            if (
+                number is None
+                or isinstance(setting.value, bool)
+                or number < low
+                or (name == "port" and number > 65535)
+            ):
+                yield judged(
+                    "invalid-launch-argument",
+                    service,
+                    Status.FAIL,
+                    f"{service.name}: {name} {text!r} is no {'port' if name == 'port' else 'whole number from ' + str(low)}",
+                    setting=setting,
+                    do=f"Give {name} a number",
+                )
+        share = service.options.get("gpu-memory-utilization") or service.options.get("mem-fraction-static")
+        if share is not None and (found := _share_problem(share)):
+            yield judged(
+                "invalid-launch-argument",
+                service,
+                Status.FAIL,
+                f"{service.name}: {found}",
+                setting=share,
+                do="Use a share between 0.5 and 0.95",
+            )
+
+
+def _share_problem(setting: Setting) -> str | None:
+    text = str(setting.value)
+    if "$" in text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        return f"{setting.key} {text!r} is no number"
+    return None if 0 < value <= 1 else f"{setting.key} {text} is no share between 0 and 1"
+
+
+def judge_variables(case: Case) -> Iterator[Finding]:
+    """Environment names of the engine that do not exist but are close to one that does."""
+    for service in case.services:
+        table = service.framework if service.framework in ("vllm", "sglang") else None
+        if table is None:
+            continue
+        prefixes = ("VLLM_",) if table == "vllm" else ("SGLANG_", "SGL_")
+        known = variables_of(table)
+        for name, setting in service.env.items():
+            if name.startswith(prefixes) and name not in known:
+                close = _close_variable(name, known)
+                if close:
+                    yield judged(
+                        "invalid-launch-argument",
+                        service,
+                        Status.WARN,
+                        f"{service.name}: {table} reads no variable {name}; did you mean {close}?",
+                        setting=setting,
+                        certain=False,
+                        do=f"Write {close}",
+                    )
+
+
+def _close_variable(name: str, known: Iterable[str]) -> str | None:
+    found = difflib.get_close_matches(name, known, 1, 0.93)
+    return found[0] if found else None
+
+
+JUDGES = (judge_unknown, judge_dynamo_keys, judge_versions, judge_numbers, judge_variables)

@@ -1,0 +1,131 @@
+"""`docker run` lines: what the container is given, and what it starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from diag.observe.plans.manifests import IMAGE_PROGRAMS
+from diag.observe.plans.shell_words import Word
+
+SWITCHES = {
+    "-d",
+    "-i",
+    "-t",
+    "-it",
+    "-ti",
+    "-dit",
+    "-itd",
+    "-id",
+    "--rm",
+    "--init",
+    "--privileged",
+    "--detach",
+    "--interactive",
+    "--tty",
+    "--read-only",
+    "-P",
+    "--publish-all",
+    "--no-healthcheck",
+    "--oom-kill-disable",
+    "--replace",
+    "-q",
+    "--quiet",
+    "--sig-proxy",
+}
+
+
+@dataclass(slots=True)
+class Container:
+    """One `docker run`."""
+
+    image: str
+    inner: list[Word]
+    env: dict[str, Word] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    gpus: int | None = None
+    detached: bool = False
+
+
+def container_of(words: Sequence[Word]) -> Container | None:
+    """The container of a `docker run` (or podman, nerdctl) command; None for any other command."""
+    start = next(
+        (
+            index
+            for index, word in enumerate(words[:-1])
+            if word.text.rsplit("/", 1)[-1] in ("docker", "podman", "nerdctl")
+            and "run" in (words[index + 1].text, words[min(index + 2, len(words) - 1)].text)
+        ),
+        None,
+    )
+    if start is None:
+        return None
+    index = next(i for i in range(start, len(words)) if words[i].text == "run") + 1
+    found = Container("", [], notes={"docker": "true", "shm": "64m", "capabilities": ""})
+    entry: Word | None = None
+    inner: list[Word] = []
+    while index < len(words):
+        word = words[index]
+        if not word.text.startswith("-") or word.text == "-":
+            found.image = word.text
+            inner = list(words[index + 1 :])
+            break
+        flag, equals, value = word.text.partition("=")
+        index += 1
+        if not equals and flag not in SWITCHES and not re.fullmatch(r"-[dit]+", flag) and index < len(words):
+            value, word = words[index].text, words[index]
+            index += 1
+        found.detached = (
+            found.detached
+            or flag == "--detach"
+            or (re.fullmatch(r"-[dit]+", flag) is not None and "d" in flag)
+        )
+        if flag == "--entrypoint":
+            entry = Word(value, line=word.line)
+        _take(found, flag, value, word)
+    else:
+        return None
+    found.inner = ([entry] if entry is not None and entry.text else []) + inner
+    if entry is None and (not inner or inner[0].text.startswith("-")):
+        program = next((names for pattern, names in IMAGE_PROGRAMS if pattern.search(found.image)), None)
+        found.inner = [*(Word(name, line=words[start].line) for name in program or ()), *inner]
+    return found
+
+
+def _take(found: Container, flag: str, value: str, word: Word) -> None:
+    notes = found.notes
+    if flag in ("-e", "--env"):
+        name, equals, text = value.partition("=")
+        if equals:
+            found.env[name] = Word(text, -1, -1, word.line)
+    elif flag == "--gpus":
+        digits = re.search(r"(?:^|count=)(\d+)$", value.strip("'\""))
+        devices = re.search(r"device=([\w,:.-]+)", value)
+        found.gpus = (
+            int(digits.group(1))
+            if digits
+            else len([each for each in devices.group(1).split(",") if each])
+            if devices
+            else None
+        )
+        notes["gpus"] = value
+    elif flag == "--shm-size":
+        notes["shm"] = value
+        notes["shm.line"] = str(word.line)
+    elif flag == "--ipc" and value == "host":
+        notes["shm"] = "unlimited"
+    elif flag in ("--network", "--net") and value == "host":
+        notes["hostNetwork"] = "true"
+    elif flag == "--ulimit":
+        notes[f"ulimit.{value.split('=', maxsplit=1)[0]}"] = value.partition("=")[2]
+    elif flag == "--privileged":
+        notes["privileged"] = "true"
+    elif flag == "--cap-add":
+        notes["capabilities"] = ",".join(filter(None, [notes["capabilities"], value]))
+    elif flag in ("-p", "--publish"):
+        notes["publish"] = ",".join(filter(None, [notes.get("publish"), value]))
+    elif flag == "--device" and "infiniband" in value:
+        notes["rdma"] = "true"
+    elif flag in ("-v", "--volume", "--mount") and "/dev/shm" in value:
+        notes["shm"] = "unlimited"

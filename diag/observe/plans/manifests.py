@@ -1,0 +1,304 @@
+"""Pods of any Kubernetes object: containers with their commands, GPUs, volumes, probes and variables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from diag.model.launch import Setting
+from diag.observe.plans.arguments import service_of_command
+from diag.observe.plans.interface import Insertion, PlacedService, PlacedSetting
+from diag.observe.plans.shell_words import Command, Word, commands, expand
+from diag.observe.plans.values import as_int
+from diag.observe.plans.yaml_tree import Node, shell_text
+
+GPU_RESOURCES = re.compile(r"\A(nvidia\.com/(gpu|mig-.*)|amd\.com/gpu|gpu)\Z")
+IMAGE_PROGRAMS = (
+    # image -> what its entry point runs when a container gives arguments only (the images' own Dockerfiles)
+    (re.compile(r"vllm/vllm-openai"), ("vllm", "serve")),
+    (re.compile(r"vllm-openai"), ("vllm", "serve")),
+    (re.compile(r"ghcr\.io/llm-d/llm-d(-cuda|-aws)?[:@]"), ("vllm", "serve")),
+)
+_VERSION_TAG = re.compile(r":v?(\d+\.\d+(?:\.\d+)?)")
+
+
+@dataclass(slots=True)
+class Pod:
+    """What surrounds a container."""
+
+    name: str
+    spec: Node
+    replicas: int | None = None
+    nodes: int | None = None
+    role: str | None = None
+    gpus: Node | None = None
+    """Where the GPUs stand, if not with the container (DynamoGraphDeployment v1alpha1)."""
+    extra_env: Mapping[str, Word] = field(default_factory=dict)
+    replicas_at: Node | None = None
+    group: str = ""
+
+
+def services_of_pod(pod: Pod, text: str, path: str) -> Iterator[PlacedService]:
+    """Every engine or launcher that the pod's containers start."""
+    for kind in ("containers", "initContainers"):
+        node = pod.spec.get(kind)
+        for container in node.items if node is not None else []:
+            if kind == "containers" or container.plain("restartPolicy") == "Always":
+                yield from services_of_container(container, pod, text, path)
+
+
+def services_of_container(container: Node, pod: Pod, text: str, path: str) -> Iterator[PlacedService]:
+    """What one container starts, with the container's surroundings as notes."""
+    env = {**pod.extra_env, **_env(container)}
+    gpu = pod.gpus or gpu_node(container)
+    image = str(container.plain("image") or "")
+    notes = container_notes(container, pod, gpu)
+    extra: dict[str, Setting] = {}
+    if gpu is not None:
+        extra["resources.gpu"] = PlacedSetting(
+            gpu.value, path, gpu.line, "resources.limits.nvidia.com/gpu", gpu.start, gpu.end, "yaml"
+        )
+    if pod.replicas_at is not None:
+        extra["service.workers"] = PlacedSetting(
+            pod.replicas_at.value,
+            path,
+            pod.replicas_at.line,
+            "replicas",
+            pod.replicas_at.start,
+            pod.replicas_at.end,
+            "yaml",
+        )
+    extra["engine.version"] = (
+        Setting(version_of_image(image), path, container.line, "image")
+        if version_of_image(image)
+        else Setting(None)
+    )
+    extra = {key: setting for key, setting in extra.items() if setting.value is not None}
+    found = [command for command in container_commands(container, text, env) if command.words]
+    for command in found:
+        service = service_of_command(
+            command,
+            path,
+            gpus=as_int(gpu.value) if gpu is not None else None,
+            nodes=pod.nodes,
+            replicas=pod.replicas,
+            notes=notes,
+            extra=extra,
+            role=pod.role,
+        )
+        if service is not None:
+            many = "" if pod.name else str(container.plain("name") or "")
+            name = pod.name or many or service.name
+            yield replace(service, name=name, insertion=_insertion(container, service.insertion))
+
+
+def _insertion(container: Node, insertion: Insertion | None) -> Insertion | None:
+    """For a list of arguments: a new item after the last, in the list's style."""
+    if insertion is None or insertion.style == "shell":
+        return insertion
+    node = container.get("args") or container.get("command")
+    if node is None or not node.items:
+        return None
+    if node.style == "flow":
+        return replace(insertion, style="yaml-args", flow=True, offset=node.items[-1].end)
+    return replace(insertion, style="yaml-args", offset=node.items[-1].end, indent=node.column)
+
+
+def version_of_image(image: str) -> str | None:
+    """An engine's version from the tag of its own image; other images' tags say nothing of the engine."""
+    found = _VERSION_TAG.search(image)
+    return found.group(1) if found and re.search(r"vllm-openai|lmsysorg/sglang|vllm/vllm", image) else None
+
+
+def gpu_node(container: Node) -> Node | None:
+    """Where a container's GPU limit stands."""
+    for kind in ("limits", "requests"):
+        for key, node in (
+            (container.get("resources", kind) or container).pairs
+            if container.get("resources", kind) is not None
+            else []
+        ):
+            if GPU_RESOURCES.match(key):
+                return node
+    return None
+
+
+def _env(container: Node) -> dict[str, Word]:
+    found: dict[str, Word] = {}
+    node = container.get("env")
+    for item in node.items if node is not None else []:
+        name, value = item.plain("name"), item.get("value")
+        if name is None:
+            continue
+        if value is not None and value.value is not None:
+            found[str(name)] = Word(
+                expand(value.raw, found), value.start, value.end, value.line, style="yaml-item"
+            )
+        elif item.get("valueFrom") is not None:
+            field_path = item.plain("valueFrom", "fieldRef", "fieldPath")
+            found[str(name)] = Word(f"$({field_path or 'valueFrom'})", -1, -1, item.line)
+    return found
+
+
+def container_commands(container: Node, text: str, env: Mapping[str, Word]) -> list[Command]:
+    """The commands of `command` and `args`, shells inside them opened."""
+    words = list(_words(container, text, env))
+    if not words:
+        return []
+    image = str(container.plain("image") or "")
+    if container.get("command") is None:
+        program = next((names for pattern, names in IMAGE_PROGRAMS if pattern.search(image)), None)
+        if program is not None and words[0].text.startswith("-"):
+            words = [Word(name, line=words[0].line) for name in program] + words
+    return open_shells(words, text, env)
+
+
+def _words(container: Node, text: str, env: Mapping[str, Word]) -> Iterator[Word]:
+    for key in ("command", "args"):
+        node = container.get(key)
+        if node is None:
+            continue
+        if not node.items and isinstance(node.value, str):
+            yield Word(node.value, node.start, node.end, node.line, style="yaml-item")
+        for item in node.items:
+            raw = item.raw if not isinstance(item.value, (dict, list)) else ""
+            yield Word(
+                expand(raw, env) if "$(" in raw else raw,
+                item.start,
+                item.end,
+                item.line,
+                style="yaml-item",
+                quoted=True,
+            )
+
+
+def open_shells(words: list[Word], text: str, env: Mapping[str, Word]) -> list[Command]:
+    """`bash -c SCRIPT` as the script's commands; a plain argument list as one command."""
+    for index, word in enumerate(words[:-1]):
+        shell = (index and words[index - 1].text.rsplit("/", 1)[-1] in ("sh", "bash", "zsh", "dash")) or any(
+            each.text.rsplit("/", 1)[-1] in ("sh", "bash") for each in words[:index]
+        )
+        if re.fullmatch(r"-[a-z]*c", word.text) and shell:
+            return script_commands(words[index + 1], text, env)
+    if words and words[0].text.rsplit("/", 1)[-1] in ("sh", "bash") and len(words) == 1:
+        return []
+    return [Command(words, dict(env), words[0].line)]
+
+
+def script_commands(word: Word, text: str, env: Mapping[str, Word]) -> list[Command]:
+    """The commands of a script that stands in a YAML scalar, with places in the file."""
+    if word.start < 0 or not text:
+        return [replace_line(command, word.line) for command in commands(word.text, env)]
+    raw_head = text[word.start : word.start + 1]
+    node = Node(
+        word.text,
+        word.line or 1,
+        word.start,
+        word.end,
+        0,
+        raw_head if raw_head in ("|", ">", "'", '"') else "",
+    )
+    script, places = shell_text(node, text)
+    if node.style == '"':  # escapes shift every place: keep the lines, give up the offsets
+        return [replace_line(command, word.line) for command in commands(word.text, env)]
+    return [_placed(command, places, text) for command in commands(script, env)]
+
+
+def replace_line(command: Command, line: int | None) -> Command:
+    """A command without places, at a known line."""
+    return Command(
+        [replace(word, start=-1, end=-1, line=line) for word in command.words],
+        command.env,
+        line,
+        command.background,
+    )
+
+
+def _placed(command: Command, places: list[tuple[int, int]], text: str) -> Command:
+    words = []
+    for word in command.words:
+        if word.start < 0:
+            words.append(word)
+            continue
+        start = _translate(word.start, places)
+        words.append(
+            replace(
+                word, start=start, end=start + (word.end - word.start), line=text.count("\n", 0, start) + 1
+            )
+        )
+    return Command(words, command.env, words[0].line, command.background)
+
+
+def _translate(offset: int, places: list[tuple[int, int]]) -> int:
+    here, there = max((place for place in places if place[0] <= offset), default=places[0])
+    return there + offset - here
+
+
+def container_notes(container: Node, pod: Pod, gpu: Node | None) -> dict[str, str]:
+    """Facts for the judges of host settings, as text: shm, host network, probes, privileges, container."""
+    notes: dict[str, str] = {
+        "container": str(container.plain("name") or ""),
+        "pod": pod.group or pod.name,
+        "kubernetes": "true",
+    }
+    shm = _shm(container, pod.spec)
+    notes["shm"] = shm if shm is not None else "64Mi"
+    for flag in ("hostNetwork", "hostIPC"):
+        if pod.spec.plain(flag) is True:
+            notes[flag] = "true"
+    for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
+        node = container.get(probe)
+        if node is not None and node.is_map:
+            notes[probe] = (
+                ",".join(
+                    f"{key}={node.plain(key)}"
+                    for key in ("initialDelaySeconds", "periodSeconds", "failureThreshold", "timeoutSeconds")
+                    if node.plain(key) is not None
+                )
+                or "default"
+            )
+            notes[f"{probe}.line"] = str(node.line)
+    capabilities = container.plain("securityContext", "capabilities", "add")
+    notes["capabilities"] = ",".join(map(str, capabilities)) if isinstance(capabilities, list) else ""
+    if container.plain("securityContext", "privileged") is True:
+        notes["privileged"] = "true"
+    resources: Any = container.plain("resources", "limits")
+    if isinstance(resources, dict) and any(
+        "rdma" in key or "efa" in key or key.endswith("/ib") for key in map(str, resources)
+    ):
+        notes["rdma"] = "true"
+    if gpu is None and isinstance(resources, dict) and container.plain("resources", "claims"):
+        notes["claims"] = "true"
+    return notes
+
+
+def _shm(container: Node, spec: Node) -> str | None:
+    """The size behind /dev/shm: a quantity, `unlimited`, or None where nothing is mounted there."""
+    if spec.plain("hostIPC") is True:
+        return "unlimited"
+    mounts = container.get("volumeMounts")
+    name = (
+        next(
+            (
+                item.plain("name")
+                for item in mounts.items
+                if str(item.plain("mountPath") or "").rstrip("/") == "/dev/shm"
+            ),
+            None,
+        )
+        if mounts is not None
+        else None
+    )
+    if name is None:
+        return None
+    volumes = spec.get("volumes")
+    for item in volumes.items if volumes is not None else []:
+        if item.plain("name") == name:
+            directory = item.get("emptyDir")
+            if directory is None:
+                return "unlimited"
+            limit = directory.plain("sizeLimit") if directory.is_map else None
+            return str(limit) if limit is not None else "unlimited"
+    return "unlimited"

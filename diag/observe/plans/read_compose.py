@@ -1,0 +1,150 @@
+"""Docker compose files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from diag.model.launch import LaunchPlan, Setting
+from diag.observe.plans.arguments import service_of_command
+from diag.observe.plans.interface import PlacedService, Reader
+from diag.observe.plans.manifests import IMAGE_PROGRAMS, open_shells, script_commands, version_of_image
+from diag.observe.plans.shell_words import Command, Word, commands, expand
+from diag.observe.plans.values import as_int
+from diag.observe.plans.yaml_tree import Node, parse_documents
+
+_SNIFF = re.compile(r"^services\s*:\s*(?:#.*)?$", re.MULTILINE)
+
+
+def sniff(text: str, path: str) -> bool:
+    """`services:` at the margin with images or builds below, and no apiVersion."""
+    return (
+        bool(_SNIFF.search(text))
+        and bool(re.search(r"^\s+(?:image|build|container_name|command|extends)\s*:", text, re.MULTILINE))
+        and not re.search(r"^apiVersion\s*:", text, re.MULTILINE)
+    )
+
+
+def read(text: str, path: str) -> LaunchPlan:
+    """Every service with a command or an image we know."""
+    services: list[PlacedService] = []
+    problems: list[str] = []
+    for document in parse_documents(text, path):
+        node = document.get("services")
+        for name, service in node.pairs if node is not None else []:
+            if service.is_map:
+                problems += service.doubled
+                services += _service(name, service, text, path)
+    return LaunchPlan("compose", path, tuple(services), problems=tuple(problems))
+
+
+def _service(name: str, node: Node, text: str, path: str) -> Iterator[PlacedService]:
+    env = _env(node)
+    image = str(node.plain("image") or "")
+    words = [*_words(node.get("entrypoint"), env), *_words(node.get("command"), env)]
+    if node.get("entrypoint") is None and (not words or words[0].text.startswith("-")):
+        program = next((names for pattern, names in IMAGE_PROGRAMS if pattern.search(image)), None)
+        words = [*(Word(part, line=node.line) for part in program or ()), *words]
+    if not words:
+        return
+    version = version_of_image(image)
+    extra = {"engine.version": Setting(version, path, node.line, "image")} if version else {}
+    replicas = as_int(node.plain("deploy", "replicas"))
+    if (len(words) == 1 and " " in words[0].text) or (
+        any(" " in word.text and not word.text.startswith(("{", "[")) for word in words[:1])
+        and not words[0].quoted
+    ):
+        found = script_commands(words[0], text, env)
+    else:
+        found = open_shells(words, text, env)
+    for command in found:
+        service = service_of_command(
+            command, path, name=name, gpus=_gpus(node), notes=_notes(node), extra=extra, replicas=replicas
+        )
+        if service is not None:
+            yield service
+
+
+def _words(node: Node | None, env: dict[str, Word]) -> list[Word]:
+    if node is None or node.value is None:
+        return []
+    if node.items:
+        return [
+            Word(expand(item.raw, env), item.start, item.end, item.line, style="yaml-item", quoted=True)
+            for item in node.items
+        ]
+    if not isinstance(node.value, str):
+        return []
+    # A plain string is cut into words as a shell would; places stay right where it stands in one piece.
+    return [word for command in script_words(node, env) for word in command.words]
+
+
+def script_words(node: Node, env: dict[str, Word]) -> list[Command]:
+    """A command string of a compose file, line ends folded to blanks."""
+    folded = re.sub(r"\\?\n", " ", node.raw)
+    parsed = list(commands(folded, env))
+    for command in parsed:
+        command.words = [Word(word.text, -1, -1, _line(node, word)) for word in command.words]
+    return parsed[:1] if not re.search(r"&&|\||;", folded) else parsed
+
+
+def _line(node: Node, word: Word) -> int:
+    if node.style in ("|", ">") and word.start >= 0:
+        return node.line + 1 + node.raw.count("\n", 0, word.start)
+    return node.line
+
+
+def _env(node: Node) -> dict[str, Word]:
+    found: dict[str, Word] = {}
+    block = node.get("environment")
+    for item in block.items if block is not None else []:
+        name, equals, value = str(item.value).partition("=")
+        if equals:
+            found[name] = Word(value, -1, -1, item.line)
+    for name, value_node in block.pairs if block is not None else []:
+        if value_node.value is not None:
+            found[name] = Word(
+                value_node.raw, value_node.start, value_node.end, value_node.line, style="yaml-item"
+            )
+    return found
+
+
+def _gpus(node: Node) -> int | None:
+    devices = node.get("deploy", "resources", "reservations", "devices")
+    for item in devices.items if devices is not None else []:
+        ids = item.get("device_ids")
+        if ids is not None and ids.items:
+            return len(ids.items)
+        count = item.plain("count")
+        if as_int(count) is not None:
+            return as_int(count)
+    count = node.plain("gpus")
+    return as_int(count) if not isinstance(count, list) else None
+
+
+def _notes(node: Node) -> dict[str, str]:
+    notes = {
+        "docker": "true",
+        "shm": str(node.plain("shm_size") or "64m"),
+        "capabilities": ",".join(map(str, node.plain("cap_add") or [])),
+    }
+    if node.plain("ipc") == "host" or re.search(
+        r"/dev/shm", str(node.plain("volumes") or "") + str(node.plain("tmpfs") or "")
+    ):
+        notes["shm"] = "unlimited"
+    if node.plain("network_mode") == "host":
+        notes["hostNetwork"] = "true"
+    if node.plain("privileged") is True:
+        notes["privileged"] = "true"
+    limits = node.plain("ulimits")
+    for name, value in limits.items() if isinstance(limits, dict) else ():
+        notes[f"ulimit.{name}"] = str(value.get("soft") if isinstance(value, dict) else value)
+    if "infiniband" in str(node.plain("devices") or ""):
+        notes["rdma"] = "true"
+    ports = node.plain("ports")
+    if isinstance(ports, list):
+        notes["publish"] = ",".join(map(str, ports))
+    return notes
+
+
+READER = Reader("compose", sniff, read, order=30)

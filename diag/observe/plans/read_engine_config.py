@@ -1,0 +1,143 @@
+"""Configuration files of one engine: `vllm serve --config`, `sglang.launch_server --config`, TensorRT-LLM's llmapi options."""
+
+from __future__ import annotations
+
+import re
+
+from diag.model.launch import LaunchPlan, Setting
+from diag.observe.plans.build import build_service
+from diag.observe.plans.interface import Insertion, PlacedSetting, Reader
+from diag.observe.plans.programs import kind_of
+from diag.observe.plans.values import as_int, long_name
+from diag.observe.plans.yaml_tree import Node, parse_documents, to_plain
+
+_KEYS = re.compile(
+    r"^(?:model|model[-_]path|tensor[-_]parallel[-_]size|tp[-_]size|tp|served[-_]model[-_]name|max[-_]model[-_]len|gpu[-_]memory[-_]utilization|mem[-_]fraction[-_]static|kv_cache_config|cuda_graph_config|moe_config|pipeline[-_]parallel[-_]size|moe_expert_parallel_size|max_batch_size|max_num_tokens|trust[-_]remote[-_]code|context_servers|generation_servers|kv-transfer-config|enforce-eager|quantization|dtype|max-num-seqs)\s*:",
+    re.MULTILINE,
+)
+_OTHER = re.compile(
+    r"^(?:apiVersion|services|kind|image|jobs|on|version|name|stages|defaults|trainer|data|training_args|dataset|compute_environment|distributed_type|base_model|model_name_or_path|optimizer|learning_rate|train_batch_size)\s*:",
+    re.MULTILINE,
+)
+
+
+def sniff(text: str, path: str) -> bool:
+    """Two of the engines' own keys at the margin, none of other formats'."""
+    return len(set(_KEYS.findall(text))) >= 2 and not _OTHER.search(text)
+
+
+def read(text: str, path: str) -> LaunchPlan:
+    """One service with the file's keys as options; a disaggregated TensorRT-LLM file has one for each side."""
+    documents = parse_documents(text, path)
+    root = documents[0] if documents else None
+    if root is None or not root.is_map:
+        return LaunchPlan("engine-config", path)
+    if root.get("context_servers") is not None or root.get("generation_servers") is not None:
+        return _disaggregated(root, path)
+    framework = _framework(root)
+    options: dict[str, Setting] = {}
+    unknown: list[str] = []
+    for key, node in root.pairs:
+        kind, full = (
+            kind_of((framework,), key) if framework in ("vllm", "sglang") else (None, key.replace("_", "-"))
+        )
+        if framework in ("vllm", "sglang") and kind is None:
+            unknown.append(key)
+        options[long_name(full)] = PlacedSetting(to_plain(node), path, node.line, key, node.start, node.end)
+    options |= _nested(root, path) if framework == "trtllm" else {}
+    insertion = (
+        Insertion(text.rfind("\n", 0, root.end) + 1 if root.end < len(text) else len(text), "yaml-key")
+        if root.style == "block" and text.endswith("\n")
+        else None
+    )
+    service = build_service(
+        framework,
+        options,
+        role="worker",
+        framework=framework,
+        path=path,
+        line=root.line,
+        insertion=insertion,
+        program=framework,
+        unknown=tuple(unknown),
+        nodes=as_int(root.plain("nnodes")),
+    )
+    return LaunchPlan("engine-config", path, (service,), problems=tuple(root.doubled))
+
+
+def _framework(root: Node) -> str:
+    keys = {key.replace("_", "-") for key in root.value}
+    if keys & {
+        "kv-cache-config",
+        "cuda-graph-config",
+        "moe-config",
+        "moe-expert-parallel-size",
+        "max-batch-size",
+        "max-num-tokens",
+        "pytorch-backend-config",
+        "cache-transceiver-config",
+    }:
+        return "trtllm"
+    return (
+        "sglang"
+        if keys
+        & {
+            "model-path",
+            "mem-fraction-static",
+            "tp-size",
+            "dist-init-addr",
+            "context-length",
+            "chunked-prefill-size",
+            "attention-backend",
+        }
+        and "gpu-memory-utilization" not in keys
+        else "vllm"
+    )
+
+
+def _nested(root: Node, path: str) -> dict[str, Setting]:
+    found: dict[str, Setting] = {}
+    for name, steps in (
+        ("free-gpu-memory-fraction", ("kv_cache_config", "free_gpu_memory_fraction")),
+        ("kv-cache-dtype", ("kv_cache_config", "dtype")),
+    ):
+        node = root.get(*steps)
+        if node is not None and node.value is not None:
+            found[name] = PlacedSetting(node.value, path, node.line, ".".join(steps), node.start, node.end)
+    return found
+
+
+def _disaggregated(root: Node, path: str) -> LaunchPlan:
+    services = []
+    for key, role in (("context_servers", "prefill"), ("generation_servers", "decode")):
+        node = root.get(key)
+        if node is None or not node.is_map:
+            continue
+        options: dict[str, Setting] = {
+            long_name(name): PlacedSetting(
+                to_plain(child), path, child.line, f"{key}.{name}", child.start, child.end
+            )
+            for name, child in node.pairs
+        }
+        options.update(_nested(node, path))
+        model = root.get("model")
+        if model is not None:
+            options.setdefault(
+                "model", PlacedSetting(model.value, path, model.line, "model", model.start, model.end)
+            )
+        services.append(
+            build_service(
+                key,
+                options,
+                role=role,
+                framework="trtllm",
+                replicas=as_int(node.plain("num_instances")),
+                path=path,
+                line=node.line,
+                program="trtllm-serve disaggregated",
+            )
+        )
+    return LaunchPlan("trtllm-disaggregated", path, tuple(services))
+
+
+READER = Reader("engine-config", sniff, read, order=70)

@@ -1,0 +1,132 @@
+"""Kubernetes manifests: Deployments, Jobs, LeaderWorkerSets, Ray, PyTorch and MPI jobs, and any object with pod templates.
+
+Pods are found by their shape (a mapping with a list of `containers`), not by a list of kinds, so a custom resource that
+wraps a pod template is read as well. Replicas are the nearest above the pod; a LeaderWorkerSet's size is its nodes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from diag.model.launch import LaunchPlan
+from diag.observe.plans.interface import PlacedService, Reader
+from diag.observe.plans.manifests import Pod, services_of_pod
+from diag.observe.plans.values import as_int
+from diag.observe.plans.yaml_tree import Node, parse_documents
+
+KIND = "kubernetes"
+_SNIFF = re.compile(r"^(?:-\s+)?[\"']?apiVersion[\"']?\s*:", re.MULTILINE)
+REPLICA_KEYS = ("replicas", "parallelism", "completions", "numWorkers")
+
+
+def sniff(text: str, path: str) -> bool:
+    """Any document with an `apiVersion`."""
+    return (not text.startswith("#!") and bool(_SNIFF.search(text))) or (
+        text.lstrip()[:1] == "{" and '"apiVersion"' in text[:4000]
+    )
+
+
+def read(text: str, path: str) -> LaunchPlan:
+    """All pods of all documents as one plan."""
+    services: list[PlacedService] = []
+    problems: list[str] = []
+    for document in parse_documents(text, path):
+        for entry in _objects(document):
+            problems += entry.doubled
+            services += services_of_object(entry, text, path)
+    return LaunchPlan(KIND, path, tuple(unique_names(services)), problems=tuple(problems))
+
+
+def _objects(document: Node) -> list[Node]:
+    if document.plain("kind") == "List" and document.get("items") is not None:
+        return [item for item in document.value["items"].items if item.is_map]
+    return [document] if document.is_map else [item for item in document.items if item.is_map]
+
+
+def services_of_object(entry: Node, text: str, path: str) -> Iterator[PlacedService]:
+    """The services of one object."""
+    name = str(
+        entry.plain("metadata", "name")
+        or entry.plain("metadata", "generateName")
+        or entry.plain("kind")
+        or ""
+    )
+    spec = entry.get("spec") or entry
+    size = as_int(entry.plain("spec", "leaderWorkerTemplate", "size"))
+    pods = list(_pods(spec, name, ()))
+    leader = entry.get("spec", "leaderWorkerTemplate", "leaderTemplate") is not None
+    ray = ray_nodes(entry)
+    for pod, trail in pods:
+        pod.group = name
+        if size:
+            pod.nodes = size
+        elif ray > 1 and "headGroupSpec" in trail:
+            pod.nodes = ray
+        for service in services_of_pod(pod, text, path):
+            if size and leader and "workerTemplate" in trail:
+                yield replace(
+                    service, name=f"{service.name} (worker)", notes={**service.notes, "part": "worker"}
+                )
+            else:
+                yield service
+
+
+def ray_nodes(entry: Node) -> int:
+    """Pods of a Ray cluster, the head included; 0 where there is none."""
+    spec = entry.get("spec")
+    for steps in ((), ("rayClusterConfig",), ("rayClusterSpec",), ("template", "spec")):
+        groups = spec.get(*steps, "workerGroupSpecs") if spec is not None else None
+        if groups is not None:
+            return 1 + sum(as_int(group.plain("replicas")) or 1 for group in groups.items)
+    return 0
+
+
+def _pods(
+    node: Node, name: str, trail: tuple[str, ...], replicas: Node | None = None
+) -> Iterator[tuple[Pod, tuple[str, ...]]]:
+    if not node.is_map:
+        for index, item in enumerate(node.items):
+            yield from _pods(
+                item,
+                str(item.plain("name") or item.plain("groupName") or f"{name}[{index}]")
+                if item.is_map
+                else name,
+                trail,
+                replicas,
+            )
+        return
+    containers = node.get("containers")
+    if containers is not None and containers.items and containers.items[0].is_map:
+        count = as_int(replicas.value) if replicas is not None else None
+        yield Pod(name, node, count, replicas_at=replicas), trail
+        return
+    own = next(
+        (
+            node.value[key]
+            for key in REPLICA_KEYS
+            if key in node.value and as_int(node.value[key].value) is not None
+        ),
+        replicas,
+    )
+    if "completionMode" in node.value or "completions" in node.value:
+        own = node.value.get("parallelism", own)
+    for key, child in node.pairs:
+        if key in ("Master", "Worker", "Launcher"):  # the training operator's roles
+            yield from _pods(child, f"{name}-{key.lower()}", (*trail, key), own)
+        elif isinstance(child.value, (dict, list)) and key not in ("metadata", "status", "volumes", "env"):
+            label = f"{name}-head" if key == "headGroupSpec" else name
+            yield from _pods(child, label, (*trail, key), None if key in ("headGroupSpec",) else own)
+
+
+def unique_names(services: list[PlacedService]) -> Iterator[PlacedService]:
+    """Two services of one name get their program or a number beside it."""
+    seen: dict[str, int] = {}
+    for service in services:
+        count = seen.get(service.name, 0)
+        seen[service.name] = count + 1
+        yield service if not count else replace(service, name=f"{service.name} #{count + 1}")
+
+
+READER = Reader(KIND, sniff, read, order=40)

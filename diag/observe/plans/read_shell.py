@@ -1,0 +1,111 @@
+"""Shell scripts, sbatch scripts and bare command lines that start an engine or a launcher."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from diag.model.launch import LaunchPlan, Setting
+from diag.observe.plans.arguments import service_of_command
+from diag.observe.plans.docker import container_of
+from diag.observe.plans.interface import PlacedService, Reader
+from diag.observe.plans.manifests import open_shells, version_of_image
+from diag.observe.plans.programs import HINT
+from diag.observe.plans.read_kubernetes import unique_names
+from diag.observe.plans.shell_words import Command, commands
+from diag.observe.plans.values import as_int
+
+_YAML_LIKE = re.compile(r"^(?:---\s*$|apiVersion\s*:|[A-Za-z_][\w.-]*\s*:(?:\s|$))", re.MULTILINE)
+_ENDINGS = (".sh", ".bash", ".sbatch", ".slurm", ".srun", ".cmd", ".txt", ".job")
+_SBATCH = re.compile(r"^#SBATCH\s+(--?[A-Za-z][\w-]*)(?:[= ]\s*(\S+))?", re.MULTILINE)
+_LONG = {
+    "-N": "nodes",
+    "-n": "ntasks",
+    "-G": "gpus",
+    "-c": "cpus-per-task",
+    "-t": "time",
+    "-J": "job-name",
+    "-p": "partition",
+}
+
+
+def sniff(text: str, path: str) -> bool:
+    """A known program in something that is no YAML: by its first line, its name, or its lack of keys."""
+    if text.startswith("#!") and "sh" in text[:40].split("\n", maxsplit=1)[0]:
+        return bool(HINT.search(text)) or "#SBATCH" in text
+    if path.endswith((".yaml", ".yml", ".json", ".py", ".md", ".toml", ".log", ".rst")):
+        return False
+    return bool(HINT.search(text)) and (path.endswith(_ENDINGS) or not _YAML_LIKE.search(text))
+
+
+def read(text: str, path: str) -> LaunchPlan:
+    """Every command that starts something we know, in order."""
+    batch = dict(_directives(text, path))
+    services = list(
+        unique_names(
+            [
+                service
+                for command in commands(text)
+                for service in services_of_shell_command(command, text, path, batch)
+            ]
+        )
+    )
+    nodes = as_int(batch["slurm.nodes"].value) if "slurm.nodes" in batch else None
+    return LaunchPlan("slurm" if batch else "shell", path, tuple(services), nodes)
+
+
+def _directives(text: str, path: str) -> Iterator[tuple[str, Setting]]:
+    for match in _SBATCH.finditer(text):
+        flag, value = match.groups()
+        name = _LONG.get(flag, flag.lstrip("-"))
+        line = text.count("\n", 0, match.start()) + 1
+        if name == "gres":
+            count = re.search(r"gpu(?::[\w.-]+)*?:(\d+)\Z", value or "")
+            if count:
+                yield "slurm.gpus-per-node", Setting(int(count.group(1)), path, line, "#SBATCH --gres")
+        elif name in ("gpus-per-node", "gpus-per-task", "gpus"):
+            yield (
+                f"slurm.{name}",
+                Setting(as_int(str(value).rsplit(":", 1)[-1]), path, line, f"#SBATCH --{name}"),
+            )
+        elif name == "nodes":
+            yield "slurm.nodes", Setting(as_int(str(value).split("-")[-1]), path, line, "#SBATCH --nodes")
+        else:
+            yield f"slurm.{name}", Setting(value, path, line, f"#SBATCH --{name}")
+
+
+def services_of_shell_command(
+    command: Command, text: str, path: str, batch: dict[str, Setting]
+) -> Iterator[PlacedService]:
+    """The services of one command line, containers and inner shells opened."""
+    container = container_of(command.words)
+    if container is not None:
+        version = version_of_image(container.image)
+        extra = {
+            **batch,
+            **({"engine.version": Setting(version, path, command.line, "image")} if version else {}),
+        }
+        for inner in (
+            open_shells(container.inner, "", {**command.env, **container.env}) if container.inner else []
+        ):
+            notes = {
+                **container.notes,
+                **({"background": "true"} if command.background or container.detached else {}),
+            }
+            service = service_of_command(inner, path, gpus=container.gpus, notes=notes, extra=extra)
+            if service is not None:
+                yield service
+        return
+    opened = (
+        open_shells(command.words, "", command.env)
+        if any(word.text.rsplit("/", 1)[-1] in ("sh", "bash") for word in command.words[:12])
+        else [command]
+    )
+    for inner in opened:
+        notes = {"background": "true"} if command.background or inner.background else {}
+        service = service_of_command(inner, path, extra=batch, notes=notes)
+        if service is not None:
+            yield service
+
+
+READER = Reader("shell", sniff, read, order=60)

@@ -1,0 +1,293 @@
+"""Shell scripts cut into commands and words that know where they stand. Nothing is run, nothing is looked up.
+
+Variables are followed where the script itself sets them to plain text (also arrays and defaults, `${TP:-8}`); what
+cannot be known stays as it is written, with its `$`, and no judge will take it for a value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+MAX_WORDS = 50_000
+MAX_EXPANSION = 20_000
+"""Characters of one expanded word: a variable that doubles itself ends here."""
+
+_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)\+?=(.*)\Z", re.DOTALL)
+_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)(?:(:?[-=])([^{}$]*))?\}|([A-Za-z_]\w*)|\(([A-Za-z_]\w*)\))")
+_ARRAY = re.compile(r"\A\$\{([A-Za-z_]\w*)\[[@*]\]\}\Z")
+_HEREDOC = re.compile(r"<<-?\s*(['\"]?)([A-Za-z_]\w*)\1")
+KEYWORDS = (
+    "then",
+    "do",
+    "else",
+    "elif",
+    "if",
+    "while",
+    "until",
+    "!",
+    "{",
+    "exec",
+    "nohup",
+    "time",
+    "command",
+    "sudo",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word. `start`/`end` are offsets in the file, -1 where it came out of a variable."""
+
+    text: str
+    start: int = -1
+    end: int = -1
+    line: int | None = None
+    quoted: bool = False
+    style: str = "shell"
+
+
+@dataclass(slots=True)
+class Command:
+    """One simple command with the variables set before it, in the script or on its own line."""
+
+    words: list[Word]
+    env: dict[str, Word] = field(default_factory=dict)
+    line: int | None = None
+    background: bool = False
+
+
+class _Lexer:
+    """Cuts text into words and operators; quotes, escapes, comments, continuations, here-documents."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+        self.heredocs: list[str] = []
+        self.line = 1
+
+    def tokens(self) -> Iterator[Word]:
+        """Words, and operators as words with `style` operator."""
+        text, size = self.text, len(self.text)
+        while self.at < size:
+            char = text[self.at]
+            if char == "\n":
+                yield Word("\n", self.at, self.at + 1, self.line, style="operator")
+                self._step()
+                self._skip_heredocs()
+            elif char in " \t\r":
+                self.at += 1
+            elif char == "\\" and re.match(r"\\[ \t\r]*\n", text[self.at : self.at + 80]):
+                self.at = (
+                    text.index("\n", self.at) + 1
+                )  # blanks after the backslash are a mistake, but what is meant is plain
+                self.line += 1
+            elif char == "#":
+                end = text.find("\n", self.at)
+                self.at = size if end < 0 else end
+            elif char in ";&|()":
+                width = 2 if text[self.at : self.at + 2] in (";;", "&&", "||") else 1
+                yield Word(
+                    text[self.at : self.at + width], self.at, self.at + width, self.line, style="operator"
+                )
+                self.at += width
+            elif char in "<>":
+                self._redirection()
+            else:
+                yield self._word()
+
+    def _step(self) -> None:
+        self.at += 1
+        self.line += 1
+
+    def _redirection(self) -> None:
+        found = _HEREDOC.match(self.text, self.at)
+        if found:
+            self.heredocs = [*self.heredocs, found.group(2)]
+            self.at = found.end()
+            return
+        match = re.compile(r"(?:<<<|>>|>\||[<>]&?)\s*(?:&?\d+-?|[^\s;&|()<>]+)?").match(self.text, self.at)
+        self.at = match.end() if match and match.end() > self.at else self.at + 1
+
+    def _skip_heredocs(self) -> None:
+        for name in self.heredocs:
+            found = re.compile(rf"^[ \t]*{re.escape(name)}[ \t]*$", re.MULTILINE).search(self.text, self.at)
+            end = found.end() if found else len(self.text)
+            self.line += self.text.count("\n", self.at, end)
+            self.at = end
+        self.heredocs = []
+
+    def _word(self) -> Word:
+        text, size, start, line = self.text, len(self.text), self.at, self.line
+        out: list[str] = []
+        quoted = text[start] in "'\""
+        while self.at < size:
+            char = text[self.at]
+            if char in " \t\r\n;&|)<>" or (char == "(" and not (out and out[-1].endswith("="))):
+                break
+            if char == "(":
+                out.append(self._balanced("(", ")"))
+            elif char == "\\":
+                if re.match(r"\\[ \t\r]*\n", text[self.at : self.at + 80]):
+                    break
+                out.append(text[self.at + 1 : self.at + 2])
+                self.at += 2
+            elif char == "'":
+                out.append(self._single())
+            elif char == '"':
+                out.append(self._double())
+            elif char == "$" and text[self.at + 1 : self.at + 2] in ("(", "{"):
+                opening = text[self.at + 1]
+                self.at += 1
+                out.append("$" + self._balanced(opening, ")" if opening == "(" else "}"))
+            elif char == "`":
+                end = text.find("`", self.at + 1)
+                end = size if end < 0 else end + 1
+                out.append("$(" + text[self.at + 1 : end - 1] + ")")
+                self.at = end
+            else:
+                out.append(char)
+                self.at += 1
+        return Word("".join(out), start, self.at, line, quoted and text[start] == "'")
+
+    def _single(self) -> str:
+        end = self.text.find("'", self.at + 1)
+        end = len(self.text) if end < 0 else end
+        inner = self.text[self.at + 1 : end]
+        self.line += inner.count("\n")
+        self.at = end + 1
+        return inner
+
+    def _double(self) -> str:
+        out: list[str] = []
+        self.at += 1
+        text, size = self.text, len(self.text)
+        while self.at < size and text[self.at] != '"':
+            if text[self.at] == "\\" and text[self.at + 1 : self.at + 2] in ('"', "\\", "$", "`", "\n"):
+                if text[self.at + 1] != "\n":
+                    out.append(text[self.at + 1])
+                else:
+                    self.line += 1
+                self.at += 2
+                continue
+            self.line += text[self.at] == "\n"
+            out.append(text[self.at])
+            self.at += 1
+        self.at += 1
+        return "".join(out)
+
+    def _balanced(self, opening: str, closing: str) -> str:
+        start, depth = self.at, 0
+        while self.at < len(self.text):
+            char = self.text[self.at]
+            self.line += char == "\n"
+            self.at += 1
+            if char == opening:
+                depth += 1
+            elif char == closing:
+                depth -= 1
+                if depth == 0:
+                    break
+        return self.text[start : self.at]
+
+
+def commands(text: str, env: Mapping[str, Word] | None = None) -> Iterator[Command]:
+    """Every simple command of a script, in order, with what has been set so far."""
+    known: dict[str, Word] = dict(env or {})
+    arrays: dict[str, list[Word]] = {}
+    words: list[Word] = []
+    for count, token in enumerate(_Lexer(text).tokens()):
+        if count > MAX_WORDS:
+            return
+        if token.style == "operator":
+            if words:
+                yield from _finish(words, known, arrays, background=token.text == "&")
+            words = []
+        else:
+            words.append(token)
+    if words:
+        yield from _finish(words, known, arrays, background=False)
+
+
+def _finish(
+    words: list[Word], known: dict[str, Word], arrays: dict[str, list[Word]], *, background: bool
+) -> Iterator[Command]:
+    while words and words[0].text in KEYWORDS:
+        words = words[1:]
+    if words and words[0].text in ("export", "declare", "readonly", "local", "typeset", "set", "env"):
+        exported = words[0].text != "env"
+        words = [
+            word for index, word in enumerate(words) if index and not (exported and word.text.startswith("-"))
+        ]
+    own: dict[str, Word] = {}
+    while words and not words[0].quoted and (match := _ASSIGNMENT.match(words[0].text)):
+        name, value = match.groups()
+        if value.startswith("(") and value.endswith(")"):
+            offset = words[0].start + len(words[0].text) - len(value)
+            inner = [
+                replace(
+                    word,
+                    start=word.start + offset + 1,
+                    end=word.end + offset + 1,
+                    line=(words[0].line or 1) + (word.line or 1) - 1,
+                )
+                for word in _Lexer(value[1:-1]).tokens()
+                if word.style != "operator"
+            ]
+            arrays[name] = [*(arrays.get(name, []) if f"{name}+=" in words[0].text else []), *inner]
+        else:
+            offset = words[0].end - len(value) if words[0].end - words[0].start == len(words[0].text) else -1
+            old = (
+                known[name].text + " "
+                if f"{name}+=" in words[0].text[: len(name) + 2] and name in known
+                else ""
+            )
+            own[name] = Word(
+                old + expand(value, known),
+                offset if not old else -1,
+                words[0].end if offset >= 0 and not old else -1,
+                words[0].line,
+            )
+        words = words[1:]
+    if not words:
+        known.update(own)
+        return
+    expanded = list(_expanded(words, {**known, **own}, arrays))
+    if expanded:
+        yield Command(expanded, {**known, **own}, expanded[0].line or words[0].line, background)
+
+
+def _expanded(
+    words: list[Word], known: Mapping[str, Word], arrays: Mapping[str, list[Word]]
+) -> Iterator[Word]:
+    for word in words:
+        array = _ARRAY.match(word.text)
+        if array and array.group(1) in arrays:
+            yield from _expanded(arrays[array.group(1)], known, {})
+        elif "$" in word.text and not word.quoted:
+            text = expand(word.text, known)
+            if text == word.text:
+                yield word
+            elif re.search(r"\s", text) and _VARIABLE.fullmatch(word.text):
+                yield from (
+                    Word(part.text, -1, -1, word.line)
+                    for part in _Lexer(text).tokens()
+                    if part.style != "operator"
+                )
+            elif text:
+                yield replace(word, text=text, start=-1, end=-1)
+        else:
+            yield word
+
+
+def expand(text: str, known: Mapping[str, Word]) -> str:
+    """`$NAME`, `${NAME}`, `${NAME:-default}` and Kubernetes' `$(NAME)` where they are known; anything else stays."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match.group(1) or match.group(4) or match.group(5)
+        if name in known:
+            return known[name].text
+        return match.group(3) if match.group(2) and match.group(3) is not None else match.group(0)
+
+    return _VARIABLE.sub(value, text)[:MAX_EXPANSION] if "$" in text else text
