@@ -70,7 +70,7 @@ def load_base(extra: Sequence[Path] = (), *, samples: bool = False, broken: list
         stored = _read_stored(cache / f"base-{key}.json")
         if stored is not None:
             return Base(stored, key, cache)
-    playbooks = _load_all(files)
+    playbooks = {name: dataclasses.replace(one, fires=(), silent=(), blind=()) for name, one in _load_all(files).items()}
     if cache is not None:
         write_private(cache / f"base-{key}.json", dump(playbooks).encode())
     return Base(playbooks, key, cache)
@@ -108,8 +108,8 @@ def _key(files: Sequence[Path]) -> str:
 
 def cache_folder() -> Path | None:
     """A folder of ours that nobody else can write; None where there is none."""
-    chosen = os.environ.get("DIAG_CACHE_DIR") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "launch-diag"
+    chosen = os.environ.get("DIAG_CACHE_DIR") or str(
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "launch-diag"
     )
     path = Path(chosen)
     try:
@@ -128,15 +128,14 @@ def write_private(path: Path, content: bytes) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        os.replace(name, path)
+        Path(name).replace(path)
 
 
 def dump(playbooks: Mapping[str, Playbook]) -> str:
     """All playbooks without their samples, as JSON."""
     plain = []
     for playbook in playbooks.values():
-        data = dataclasses.asdict(dataclasses.replace(playbook, fires=(), silent=(), blind=()))
-        plain.append(data)
+        plain.append(dataclasses.asdict(dataclasses.replace(playbook, fires=(), silent=(), blind=())))
     return json.dumps({"version": diag.__version__, "playbooks": plain}, ensure_ascii=False, separators=(",", ":"))
 
 

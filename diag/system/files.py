@@ -23,15 +23,16 @@ class Root:
     def read(self, name: str) -> str | None:
         """The text of a small file; None where it is missing, unreadable or not a file."""
         try:
-            with self.join(name).open("rb") as file:
+            handle = os.open(self.join(name), os.O_RDONLY | os.O_NONBLOCK)   # a FIFO must not hold the reader
+            with os.fdopen(handle, "rb") as file:
                 return file.read(MAX_READ_BYTES).decode("utf-8", "replace")
-        except OSError:
+        except (OSError, TypeError):   # nothing in the FIFO: read gives None
             return None
 
     def names(self, name: str) -> list[str]:
         """The sorted entries of a folder; empty where there is none."""
         try:
-            return sorted(os.listdir(self.join(name)))
+            return sorted(entry.name for entry in self.join(name).iterdir())
         except OSError:
             return []
 

@@ -32,6 +32,9 @@ TRACEBACK_BYTES = 96 << 10
 TAIL_LINES = 40
 TAIL_BYTES = 8 << 10
 
+Raw = bytes
+"""`bytes` by another name, for a class whose field is called so."""
+
 INTERNAL = "@"
 """Owner prefix of the log reader's own patterns."""
 
@@ -44,7 +47,7 @@ class FileReading:
     bytes: int = 0
     lines: int = 0
     observations: list[Observation] = field(default_factory=list)
-    tail_bytes: bytes = b""
+    end: Raw = b""
     """The end of the file, for its last lines."""
     run_starts: list[int] = field(default_factory=list)
     facts: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
@@ -57,7 +60,7 @@ class FileReading:
     @property
     def last_lines(self) -> list[tuple[int, str]]:
         """The last lines as (number, cleaned text); of a progress bar its last state."""
-        lines = self.tail_bytes.split(b"\n")
+        lines = self.end.split(b"\n")
         if lines and not lines[-1]:
             lines.pop()
         kept = [line.rstrip(b"\r").rsplit(b"\r", 1)[-1][:4000] for line in lines[-TAIL_LINES:]]
@@ -295,7 +298,7 @@ class _FileState:
         for late in self.last.values():
             reading.observations.extend(late)
         reading.observations.sort(key=lambda one: one.order)
-        reading.tail_bytes = self.tail_bytes
+        reading.end = self.tail_bytes
         reading.lines = (self.line_number - (1 if self.ends_with_newline else 0)) if reading.bytes else 0
         reading.problem = source.problem
         for name, _ in fact_table.FRAMEWORKS:

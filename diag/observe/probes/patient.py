@@ -12,6 +12,7 @@ from typing import Any
 
 from diag.observe.probes.interface import Setup
 from diag.system import run_command
+from diag.system.jobs import find_patient_python
 
 WORKERS = Path(__file__).parent / "workers"
 
@@ -40,12 +41,22 @@ CUDA_CAUSES = (
 
 
 def find_interpreter(setup: Setup) -> tuple[str | None, str]:
-    """(path, where from): the patient's, else our own if torch is beside us; (None, why) if neither."""
+    """(path, where from): the one given, that of a running rank or of this shell if it has torch, else our own."""
     if setup.python:
         return setup.python, "given"
+    path, how = find_patient_python(setup.root, setup.env or os.environ, None)
+    if path is not None and has_torch(path):
+        return path, how
     if importlib.util.find_spec("torch") is not None:
         return sys.executable, "diag's own"
-    return None, "no torch beside diag, and the launch's interpreter is not known"
+    seen = f"no torch in {path} ({how})" if path is not None else "no interpreter of a launch was found"
+    return None, f"{seen}, and none beside diag"
+
+
+def has_torch(python: str) -> bool:
+    """True if that interpreter could import torch; torch itself is not loaded."""
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)"
+    return run_command([python, "-I", "-c", code], timeout_s=4.0).code == 0
 
 
 NEED_TORCH = (
