@@ -131,6 +131,11 @@ def write_private(path: Path, content: bytes) -> None:
         Path(name).replace(path)
 
 
+def compile_folder(folder: Path) -> str:
+    """All playbooks of a folder in their stored form."""
+    return dump(_load_all(playbook_files(folder)))
+
+
 def dump(playbooks: Mapping[str, Playbook]) -> str:
     """All playbooks without their samples, as JSON."""
     plain = []
