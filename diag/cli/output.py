@@ -27,19 +27,23 @@ class Sink:
 
     fmt: str
     output: Path | None
+    folder: bool
+    """The output is a folder: it exists as one, or was written with a slash at its end."""
     raw: bool
     quiet: bool
 
 
-def sink(fmt: Format | None, as_json: bool, output: Path | None, raw: bool, quiet: bool) -> Sink:
+def sink(fmt: Format | None, as_json: bool, output: str | None, raw: bool, quiet: bool) -> Sink:
     """Settle the common options. Raises UserError where they contradict each other."""
     if as_json and fmt not in (None, Format.JSON):
         raise UserError(f"--json and --format {fmt.value} contradict each other", code="usage")
     if as_json or fmt is not None:
         chosen = "json" if as_json or fmt is None else fmt.value
     else:
-        chosen = _BY_ENDING.get(output.suffix.lower(), "text") if output is not None else "text"
-    return Sink(chosen, output, raw, quiet)
+        chosen = _BY_ENDING.get(Path(output).suffix.lower(), "text") if output is not None else "text"
+    if output is None:
+        return Sink(chosen, None, False, raw, quiet)
+    return Sink(chosen, Path(output), output.endswith(os.sep) or Path(output).is_dir(), raw, quiet)
 
 
 def protect(report: Report, raw: bool) -> Report:
@@ -59,10 +63,9 @@ def emit_text(text: str, to: Sink, name: str) -> None:
     if to.output is None:
         write_stdout(text)
         return
-    folder = to.output.is_dir() or str(to.output).endswith(os.sep)
-    path = to.output / name if folder else to.output
+    path = to.output / name if to.folder else to.output
     try:
-        if folder:
+        if to.folder:
             path.parent.mkdir(parents=True, exist_ok=True)
         write_private(path, text)
     except OSError as error:

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from examples import ALL, explained
 from hypothesis import given
 from hypothesis import strategies as st
+from report_examples import ALL, explained
 
 from diag.model import SCHEMA, Finding, Report, Status, Verdict
 from diag.report import from_json, render, to_json

@@ -9,9 +9,9 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
-from examples import ALL, WHEN, explained
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from report_examples import ALL, WHEN, explained
 
 from diag.model import (
     Culprit,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from examples import ALL, explained, healthy, node, redacted, unknown
+from report_examples import ALL, explained, healthy, node, redacted, unknown
 
 from diag.model import Finding, Reason, Report, Status, Verdict
 from diag.report import FORMATS, render
