@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from diag.observe.probes.runner import ProbeEvent
+
+
+WORTH_A_BAR_S = 0.4
+"""What is read faster than this needs no bar that flickers by."""
 
 
 class Reading:
@@ -41,14 +46,20 @@ def reading(quiet: bool) -> Iterator[Reading]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading", total=None)
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task("reading", total=None)
+    begin = time.monotonic()
 
-        class Drawn(Reading):
-            def __call__(self, done: int, total: int | None) -> None:
-                bar.update(task, completed=done, total=total)
+    class Drawn(Reading):
+        def __call__(self, done: int, total: int | None) -> None:
+            if not bar.live.is_started and time.monotonic() - begin > WORTH_A_BAR_S:
+                bar.start()
+            bar.update(task, completed=done, total=total)
 
+    try:
         yield Drawn()
+    finally:
+        bar.stop()
 
 
 @contextmanager
