@@ -15,7 +15,7 @@ from diag.report.formats import SUFFIXES
 
 def list_all(to: Sink, playbook_dirs: Sequence[Path]) -> int:
     """Print every playbook's head; return the exit code."""
-    from diag.playbooks.api import list_playbooks
+    from diag.diagnose.knowledge import list_playbooks
     from diag.report.card import draw_list
 
     heads = [as_dict(one) for one in list_playbooks(playbook_dirs)]
@@ -26,7 +26,7 @@ def list_all(to: Sink, playbook_dirs: Sequence[Path]) -> int:
 
 def show(to: Sink, name: str, playbook_dirs: Sequence[Path]) -> int:
     """Print one playbook; return the exit code."""
-    from diag.playbooks.api import show_playbook
+    from diag.diagnose.knowledge import show_playbook
     from diag.report.card import draw_card
 
     card = as_dict(show_playbook(name, playbook_dirs))
@@ -42,7 +42,7 @@ def show(to: Sink, name: str, playbook_dirs: Sequence[Path]) -> int:
 
 def lint(path: Path | None, playbook_dirs: Sequence[Path], quiet: bool) -> int:
     """Print every problem; return 1 where there are any."""
-    from diag.playbooks.api import lint_playbooks
+    from diag.diagnose.knowledge import lint_playbooks
 
     problems = lint_playbooks(path, playbook_dirs)
     for problem in problems:
@@ -54,7 +54,7 @@ def lint(path: Path | None, playbook_dirs: Sequence[Path], quiet: bool) -> int:
 
 def draft(to: Sink, line: str, name: str) -> int:
     """Print a new playbook's draft; return the exit code."""
-    from diag.playbooks.api import draft_playbook
+    from diag.diagnose.draft import draft_playbook
 
     text = draft_playbook(line, name)
     emit_text(text if text.endswith("\n") else text + "\n", to, f"{name}.yaml")
