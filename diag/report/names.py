@@ -134,7 +134,7 @@ _USER_PLACES = tuple(
         r"/(?:home\d*|homes|Users|users|export/home)/(?P<name>[\w.@+-]+)",
         r"\b(?:USER|LOGNAME|USERNAME|SUDO_USER|SLURM_JOB_USER)['\"]?\s*[=:]\s*['\"]?(?P<name>[A-Za-z_][\w.-]*)",
         r"\buser(?:name)?(?:=|['\"]: ?)['\"]?(?P<name>[A-Za-z_][\w.-]*)",
-        r"(?<![\w.+/-])(?P<name>[A-Za-z_][\w.+-]+)@(?!sha\d|v\d|\d+\.\d+\.\d+(?![\d.]))(?=[\w-]*[\d.-])[A-Za-z0-9][\w.-]*[A-Za-z0-9](?!\])",
+        r"(?<![\w.+/-])(?P<name>[A-Za-z_][\w.+-]+)@(?!sha\d|v\d|\d+(?![\w.-])|\d+\.\d+\.\d+(?![\d.]))(?=[\w-]*[\d.-])[A-Za-z0-9][\w.-]*[A-Za-z0-9](?!\])",
         r"(?:^|\s)--user(?:name)?[= ](?P<name>[A-Za-z_][\w.-]*)",
         r"(?:^|\s)(?P<name>[a-z_][a-z0-9_-]*) +\d+ +\d+\.\d +\d+\.\d +\d+ +\d+ ",  # ps aux
     )
@@ -221,8 +221,8 @@ def _can_be_host(name: str) -> bool:
         return False
     if any(low == domain or low.endswith(f".{domain}") for domain in PUBLIC_DOMAINS):
         return False
-    if _NO_HOST.match(low):
-        return False
+    if _NO_HOST.match(low) or (re.fullmatch(r"[A-Z_]+", name) and ("_" in name or low in VOCABULARY)):
+        return False  # `http://HEAD:2379` is advice with a placeholder
     return low.rsplit(".", 1)[-1] not in _FILE_ENDINGS
 
 
