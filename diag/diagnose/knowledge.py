@@ -166,6 +166,8 @@ def _unsampled(playbook: Playbook) -> list[str]:
     ]
 
 
-def corpus_is_empty() -> bool:
-    """A broken loader must not turn every check green."""
-    return len(playbook_files(home())) == 0
+def causes_table(playbook_dirs: Sequence[Path] = ()) -> str:
+    """Every cause as a row of a Markdown table, by layer."""
+    rows = ["| layer | id | the fault |", "| --- | --- | --- |"]
+    rows += [f"| {one.layer} | {one.id} | {one.title} |" for one in list_playbooks(playbook_dirs)]
+    return "\n".join(rows) + "\n"
