@@ -6,10 +6,8 @@ its story. It fails closed: where the check at the end finds an original, nothin
 
 from __future__ import annotations
 
-import getpass
+import os
 import re
-import secrets as random
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -68,7 +66,7 @@ def redact_together(
     seed = incident.encode() if incident else key
     problem = ""
     for attempt in range(ATTEMPTS):
-        chosen = (seed + bytes([attempt]) if attempt else seed) if seed else random.token_bytes(32)
+        chosen = (seed + bytes([attempt]) if attempt else seed) if seed else os.urandom(32)
         try:
             return _Redactor(chosen[:64], incident).work(reports)
         except RedactionError as error:
@@ -80,11 +78,15 @@ def redact_together(
 
 def own_names() -> tuple[str, str]:
     """Return (host, user) of this machine; empty where they cannot be told."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = ""
-    return socket.gethostname(), user
+    user = os.environ.get("LOGNAME") or os.environ.get("USER") or ""
+    if not user:
+        import pwd
+
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:  # a container without an entry for its user
+            user = ""
+    return os.uname().nodename, user
 
 
 class _Redactor:

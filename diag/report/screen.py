@@ -1,9 +1,16 @@
-"""A page of wrapped lines. rich measures and colours; lines meant for copying are left whole."""
+"""A page of wrapped lines. Lines meant for copying are left whole.
+
+Written without rich: drawing a page needs a dozen escape codes, and importing rich takes longer than reading most logs.
+"""
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.text import Text
+import textwrap
+
+_CODES = {
+    "bold": "1", "dim": "2", "underline": "4", "red": "31", "green": "32", "yellow": "33", "magenta": "35", "cyan": "36",
+}  # fmt: skip
+"""Select Graphic Rendition codes (ECMA-48, 8.3.117)."""
 
 
 class Screen:
@@ -11,17 +18,8 @@ class Screen:
 
     def __init__(self, width: int, color: bool) -> None:
         self._width = max(width, 40)
-        self._console = Console(
-            width=self._width,
-            force_terminal=color,
-            no_color=not color,
-            color_system="standard" if color else None,
-            highlight=False,
-            emoji=False,
-            markup=False,
-            legacy_windows=False,
-        )
-        self._lines: list[Text] = []
+        self._color = color
+        self._lines: list[str] = []
 
     def put(
         self,
@@ -37,34 +35,45 @@ class Screen:
 
         `whole` keeps the line in one piece however long it is.
         """
-        line = Text(text, style=style if not rest else "")
-        if rest:
-            line.stylize(style)
-            line.append(rest)
-        if whole:
-            self._lines.append(Text(" " * indent) + line)
-            return
-        room = max(self._width - indent - hang, 20)
-        wrapped = line.wrap(self._console, room, tab_size=4)
-        for number, piece in enumerate(wrapped or [line]):
-            piece.rstrip()
-            self._lines.append(Text(" " * (indent + (hang if number else 0))) + piece)
+        room = max(self._width - indent, 20)
+        pieces = [text + rest] if whole else self._wrap(text + rest, room, hang)
+        styled = len(text)  # how many characters are still to be styled
+        for number, piece in enumerate(pieces):
+            inner = indent + (hang if number else 0)
+            head, tail = piece[:styled], piece[styled:]
+            styled = max(0, styled - len(piece) - 1)
+            self._lines.append(" " * inner + self._paint(head, style) + tail)
 
     def title(self, text: str) -> None:
         """Add a heading after an empty line."""
         self.gap()
-        self.put(text, style="bold underline" if self._console.is_terminal else "bold")
+        self.put(text, style="bold underline")
 
     def gap(self) -> None:
         """Add an empty line, never two."""
-        if self._lines and self._lines[-1].plain:
-            self._lines.append(Text())
+        if self._lines and self._lines[-1]:
+            self._lines.append("")
 
     def text(self) -> str:
         """Return the page, ending in one line break."""
-        while self._lines and not self._lines[-1].plain:
+        while self._lines and not self._lines[-1]:
             self._lines.pop()
-        with self._console.capture() as captured:
-            for line in self._lines:
-                self._console.print(line, no_wrap=True, overflow="ignore", crop=False, soft_wrap=True)
-        return captured.get()
+        return "\n".join(self._lines) + "\n"
+
+    @staticmethod
+    def _wrap(text: str, room: int, hang: int) -> list[str]:
+        lines = textwrap.wrap(
+            text,
+            room,
+            subsequent_indent=" " * hang,
+            break_on_hyphens=False,
+            drop_whitespace=True,
+            replace_whitespace=False,
+        )
+        return [line[hang:] if number else line for number, line in enumerate(lines)] or [""]
+
+    def _paint(self, text: str, style: str) -> str:
+        if not self._color or not style or not text:
+            return text
+        codes = ";".join(_CODES[word] for word in style.split())
+        return f"\x1b[{codes}m{text}\x1b[0m"
