@@ -72,8 +72,9 @@ def _text(card: Card, width: int, color: bool) -> str:
     for key, title in (("summary", "Says"), ("explanation", "Why")):
         if card.get(key):
             screen.title(title)
-            screen.put(say.one_line(str(card[key])), indent=2)
+            screen.put(say.one_line(str(card[key]).replace("[[", "").replace("]]", "")), indent=2)
     _signals(screen, card)
+    _when(screen, card)
     fixes = card.get("fixes") or ()
     if fixes:
         screen.title("Change")
@@ -81,7 +82,7 @@ def _text(card: Card, width: int, color: bool) -> str:
         _fix(screen, number, fix)
     for key, title in (("confirm", "What would confirm it"), ("explains", "Explains (its echoes)"), ("looks_like", "Looks like"),
                        ("false_positives", "False positives"), ("references", "References")):  # fmt: skip
-        lines = list(_lines(card.get(key)))
+        lines = list(_pairs(card.get(key)) if key == "looks_like" else _lines(card.get(key)))
         if lines:
             screen.title(title)
         for line in lines:
@@ -97,7 +98,7 @@ def _signals(screen: Screen, card: Card) -> None:
     for name, signal in signals.items():
         screen.put(str(name), indent=2, style="bold")
         for key, value in signal.items() if isinstance(signal, Mapping) else (("", signal),):
-            if value and key not in ("name", "literals"):
+            if value and key not in ("name", "literals", "parts"):
                 for line in _lines(value):
                     screen.put(f"{key}: {line}" if key else line, indent=4, hang=2)
 
@@ -115,18 +116,36 @@ def _fix(screen: Screen, number: int, fix: Mapping[str, Any]) -> None:
             screen.put(f"{key}: {say.one_line(told)}", indent=5, hang=2, style="dim")
 
 
+def _when(screen: Screen, card: Card) -> None:
+    clauses = card.get("when") or ()
+    if not clauses:
+        return
+    screen.title("Fires when (any of these)")
+    for clause in clauses:
+        parts = [f"{key}: {', '.join(_lines(value))}" for key, value in clause.items() if value]
+        screen.put(f"- {'; '.join(parts)}", indent=2, hang=2)
+
+
+def _pairs(value: Any) -> Iterable[str]:
+    """Yield `id: how to tell them apart` from a list of pairs or of one-entry mappings."""
+    for item in value or ():
+        if isinstance(item, (list, tuple)) and len(item) == 2:
+            yield f"{say.one_line(str(item[0]))}: {say.one_line(str(item[1]))}"
+        else:
+            yield from _lines(item)
+
+
 def _lines(value: Any) -> Iterable[str]:
     """Yield what a field holds, one entry a line, however it is nested."""
     if value is None or value in ("", (), [], {}):
         return
     if isinstance(value, Mapping):
         for name, item in value.items():
-            yield f"{name}: {', '.join(_lines(item))}"
+            told = ", ".join(_lines(item))
+            if told:
+                yield f"{name}: {told}"
     elif isinstance(value, (list, tuple)):
-        if len(value) == 2 and isinstance(value, tuple) and all(isinstance(item, str) for item in value):
-            yield f"{say.one_line(value[0])}: {say.one_line(value[1])}"
-        else:
-            for item in value:
-                yield from _lines(item)
+        for item in value:
+            yield from _lines(item)
     else:
         yield say.one_line(str(value))
