@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,13 +13,14 @@ from typing import Any
 
 from diag.model import InputFile, Observation, Origin, Phase
 from diag.observe.logs import facts as fact_table
-from diag.observe.logs import lexicon
+from diag.observe.logs import lexicon, printed
 from diag.observe.logs.heads import clean, parse_head, rank_of_file
 from diag.observe.logs.printed import PRINTED, PrintedArguments, parse_printed
 from diag.observe.logs.opening import Skipped, Source
 from diag.observe.logs.scanner import Counter, LinePattern, Scanner, build_scanner, candidates, compiled
 from diag.observe.logs.tracebacks import Traceback, read_traceback
-from diag.playbooks.base import Base
+from diag.playbooks import literals as literals_module
+from diag.playbooks.base import Base, write_private
 from diag.playbooks.literals import PatternError, required_literals, split_alternatives
 
 MAX_KEPT = 400
@@ -107,7 +110,7 @@ class LogReader:
 
 def build_reader(base: Base, on_bytes: Callable[[int], None] | None = None) -> LogReader:
     """Compile everything that lines are searched for."""
-    patterns = [*_internal_patterns()]
+    patterns = _stored_internal_patterns(base.cache)
     for playbook in base.playbooks.values():
         for signal in playbook.signals.values():
             if signal.kind == "log":
@@ -117,6 +120,24 @@ def build_reader(base: Base, on_bytes: Callable[[int], None] | None = None) -> L
                 ]
     scanner = build_scanner(patterns, cache=base.cache, key=base.key)
     return LogReader(scanner, patterns, on_bytes)
+
+
+def _stored_internal_patterns(cache: Path | None) -> list[LinePattern]:
+    """The reader's own patterns with their strings; working the strings out costs more than reading them back."""
+    if cache is None:
+        return _internal_patterns()
+    digest = hashlib.sha256()
+    for module in (lexicon, fact_table, printed, literals_module):
+        place = Path(str(module.__file__))
+        digest.update(f"{place}:{place.stat().st_mtime_ns}:{place.stat().st_size}".encode())
+    stored = cache / f"reader-{digest.hexdigest()[:20]}.json"
+    try:
+        return [LinePattern(owner, name, text, tuple(found)) for owner, name, text, found in json.loads(stored.read_bytes())]
+    except (OSError, ValueError, TypeError):
+        patterns = _internal_patterns()
+        rows = [[one.owner, one.name, one.expression, list(one.literals)] for one in patterns]
+        write_private(stored, json.dumps(rows).encode())
+        return patterns
 
 
 def _internal_patterns() -> list[LinePattern]:
@@ -330,8 +351,3 @@ def _exception(found: Traceback, origin: Origin, line: int, processes: Mapping[t
         f"{found.type}: {found.message}"[:2000] if found.message else found.type,
         fields, found.phase, line + found.end,
     )
-
-
-def cache_key_files() -> list[Path]:
-    """Files whose change makes compiled strings stale."""
-    return [Path(lexicon.__file__), Path(fact_table.__file__)]
