@@ -358,3 +358,52 @@ def on_terminal(args: list[str], extra: dict[str, str]) -> str:
     os.waitpid(pid, 0)
     os.close(terminal)
     return b"".join(chunks).decode()
+
+
+class TestPlaybooks:
+    def test_the_list_names_every_cause_with_its_layer(self, diag: Run) -> None:
+        done = diag("playbook", "list", "--json")
+
+        assert done.returncode == 0, done.stderr
+        assert {"shm-too-small"} <= {one["id"] for one in json.loads(done.stdout)}
+
+    @pytest.mark.parametrize("fmt", ["text", "json", "markdown", "html"])
+    def test_one_playbook_is_shown(self, diag: Run, fmt: str) -> None:
+        done = diag("playbook", "show", "shm-too-small", "--format", fmt)
+
+        assert done.returncode == 0, done.stderr
+        assert "shm-size" in done.stdout
+
+    def test_an_unknown_id_is_the_users_error(self, diag: Run) -> None:
+        assert diag("playbook", "show", "no-such-cause").returncode == 2
+
+    def test_a_draft_comes_from_one_line_of_a_log(self, diag: Run, broken_log: Path) -> None:
+        done = diag("playbook", "new", "frobnicator-stuck", "--from", f"{broken_log}:2")
+
+        assert done.returncode == 0, done.stderr
+        assert "frobnicator-stuck" in done.stdout
+
+    def test_a_broken_playbook_is_named_by_lint(self, diag: Run, tmp_path: Path) -> None:
+        bad = tmp_path / "more" / "plan"
+        bad.mkdir(parents=True)
+        (bad / "half-done.yaml").write_text("id: half-done\ntitle: x\n")
+        done = diag("playbook", "lint", str(bad / "half-done.yaml"))
+
+        assert done.returncode in (1, 2)
+        assert "half-done" in done.stdout + done.stderr
+
+
+def test_a_run_that_is_interrupted_prints_what_it_has(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "diag.cli.main", "run", "--out", str(tmp_path / "part")], cwd=ROOT, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    time.sleep(1.0)
+    os.kill(process.pid, 2)
+    out, err = process.communicate(timeout=60)
+
+    assert "Traceback" not in err
+    assert process.returncode in (0, 1, 3, 130), err
+    if process.returncode != 130:
+        assert "measured" in out
+        assert (tmp_path / "part" / "report.json").exists()
