@@ -29,6 +29,13 @@ _URL_LOGIN = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)([^\s/@:'\"]*)(?::([^\s/'\
 _QUERY = re.compile(
     r"(?i)([?&](?:[\w-]*(?:token|secret|password|signature|credential|api[_-]?key|access[_-]?key)|sig|auth)=)([^\s&'\"<>]+)"
 )
+_LOGIN_OPTION = re.compile(
+    r"((?:^|\s)(?:-u|--user|--proxy-user)[ =]['\"]?[\w.@-]+:)([^\s'\":]+)(?=['\"]?(?:\s|$))"
+)
+"""curl's way of giving a password."""
+_PROSE = re.compile(
+    r"(?i)(\b(?:password|passphrase|passwd)\s+(?:is|was)\s+(?:set to\s+)?)(['\"]?)([^\s'\"]*[^\s'\".,;])"
+)
 _PROMPT = re.compile(
     r"(\bprompt: )(['\"])(.*?)\2(?=, (?:params|sampling|prompt_token|lora|multi)|$)", re.DOTALL
 )
@@ -127,6 +134,15 @@ def hide_secrets(text: str) -> tuple[str, list[str]]:
     text = _URL_LOGIN.sub(login, text)
     text = _QUERY.sub(lambda found: found[1] + (found[2] if harmless(found[2]) else take(found[2])), text)
     text = _BEARER.sub(lambda found: found[1] + found[2] + take(found[3]), text)
+    text = _LOGIN_OPTION.sub(
+        lambda found: found[1] + take(found[2]) if not found[2].isdigit() else found[0], text
+    )
+    text = _PROSE.sub(
+        lambda found: (
+            found[0] if not found[2] and found[3].isalpha() else found[1] + found[2] + take(found[3])
+        ),
+        text,
+    )
     return _assignments(text, assigned), taken
 
 

@@ -67,7 +67,8 @@ SECRET_LINES = {
     SECRETS[2]: ["git clone https://" + SECRETS[2] + "@github.com/a/b"],
     SECRETS[3]: ["AWS_ACCESS_KEY_ID=" + SECRETS[3]],
     SECRETS[4]: ["Authorization: Bearer " + SECRETS[4]],
-    SECRETS[5]: ["--password hunter2-canary", "redis://:hunter2-canary@cache:6379", "DB_PASSWORD: hunter2-canary", "api_key=['hunter2-canary']"],
+    SECRETS[5]: ["--password hunter2-canary", "redis://:hunter2-canary@cache:6379", "DB_PASSWORD: hunter2-canary", "api_key=['hunter2-canary']", "curl -u bob:hunter2-canary https://x.example.org/",
+                 "the password is 'hunter2-canary'.", "postgres://svc:hunter2-canary@10.0.0.9:5432/db"],
     SECRETS[6]: ["AWS_SECRET_ACCESS_KEY=s3cr3t/Canary+Value", "https://x.example.org/f?signature=s3cr3t/Canary+Value&a=1"],
     SECRETS[7]: ["WANDB_API_KEY='wandbCanary0123456789abcdef'"],
 }  # fmt: skip
@@ -81,6 +82,7 @@ INNOCENT = (
     "mlx5_0:1 eth0 ib0 rank3 cuda:0 GPU 3 worker died on node 2 PCI 0000:65:00.0",
     "https://github.com/vllm-project/vllm/issues/17167 https://docs.nvidia.com/x",
     "tokenizer=Qwen token budget key=value sort_key=3 auth=auth threading.local() self.net = net",
+    "docker run -u 1000:1000 --user 0:0 image; the password is wrong; password was rejected",
     "0x7f931ac13bb3 commId 0x5d8c0a1b2c3d4e5f ncclUniqueId 8589934592",
 )
 
