@@ -9,6 +9,7 @@ from functools import cache
 
 import diag.diagnose.plans as package
 from diag.diagnose.plans.case import Case, Judge, judged
+from diag.diagnose.plans.judge_launcher import judge_node_ranks
 from diag.diagnose.plans.model_facts import ModelFacts
 from diag.model import Finding, Reason, Status
 from diag.model.launch import Hardware, LaunchPlan
@@ -31,7 +32,24 @@ def check_plans(
     findings: list[Finding] = []
     for plan in plans:
         findings += check_plan(plan, hardware, model)
-    return findings
+    return findings + _across(plans)
+
+
+def _across(plans: Sequence[LaunchPlan]) -> list[Finding]:
+    """The nodes' lines against each other where every node has its own file."""
+    if len(plans) < 2:
+        return []
+    own = {
+        (finding.probe, finding.summary) for plan in plans for finding in judge_node_ranks(Case(plan, None))
+    }
+    together = LaunchPlan(
+        "several", plans[0].source, tuple(service for plan in plans for service in plan.services)
+    )
+    return [
+        finding
+        for finding in judge_node_ranks(Case(together, None))
+        if (finding.probe, finding.summary) not in own
+    ]
 
 
 def check_plan(plan: LaunchPlan, hardware: Hardware | None, model: ModelFacts | None = None) -> list[Finding]:

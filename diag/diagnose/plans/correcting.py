@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 from diag.diagnose.plans.case import Case
 from diag.diagnose.plans.checking import check_plan
-from diag.diagnose.plans.layout import LAYOUT_CAUSES, Layout, alternatives, sentence, settings_of, solve
+from diag.diagnose.plans.layout import (
+    LAYOUT_CAUSES,
+    ONE_NODE,
+    Layout,
+    alternatives,
+    sentence,
+    settings_of,
+    solve,
+)
 from diag.diagnose.plans.model_facts import ModelFacts
 from diag.model import Finding, Status
 from diag.model.launch import Hardware, LaunchPlan, Service, Setting
@@ -152,7 +160,9 @@ def _layout_round(case: Case, bad: list[Finding], text: str) -> tuple[list[Splic
     if layout is None:
         return [], [*summaries, "No layout of these services fits the GPUs there"], ways
     changes = [
-        (place.service, name, value) for place in layout.places for name, value in settings_of(place).items()
+        (place.service, name, value)
+        for place in layout.places
+        for name, value in settings_of(place, one_node=case.plan.kind.startswith(ONE_NODE)).items()
     ]
     splices = _splices(case, changes, text)
     why = [*summaries, sentence(layout)]

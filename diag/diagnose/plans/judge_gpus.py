@@ -6,13 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from diag.diagnose.plans.case import Case, absent, gpus_wanted, judged, ranks_of, where
-from diag.diagnose.plans.layout import alternatives, sentence, settings_of, solve
+from diag.diagnose.plans.layout import ONE_NODE, alternatives, sentence, settings_of, solve
 from diag.diagnose.plans.settings import engine_of, pp_of, setting_of, tp_of
 from diag.model import Finding, Status
 from diag.model.launch import Service
-
-ONE_NODE = ("dynamo-2025", "compose", "command-line", "docker", "shell")
-"""Plans whose services all start on the node where the plan is run."""
 
 
 def wanted(case: Case) -> list[tuple[Service, int, int]]:
@@ -52,7 +49,8 @@ def judge_count(case: Case) -> Iterator[Finding]:
     if any(gpus > there for _, _, gpus in rows) or not rows:
         return
     total = sum(replicas * gpus * max(1, service.nodes_per_replica or 1) for service, replicas, gpus in rows)
-    if nodes is None and case.plan.nodes is None and not case.plan.kind.startswith(ONE_NODE):
+    several = any((service.nodes_per_replica or 1) > 1 for service, _, _ in rows)
+    if nodes is None and case.plan.nodes is None and (several or not case.plan.kind.startswith(ONE_NODE)):
         return
     all_there = there * (nodes or case.plan.nodes or 1)
     if total <= all_there or _shares_devices(rows):
@@ -106,13 +104,10 @@ def _here_at_once(case: Case, service: Service) -> bool:
         return False
     if case.plan.kind == "engine-config":
         return service.nodes_per_replica is not None
-    background = [each for each in case.services if getattr(each, "notes", {}).get("background")]
-    return (
-        case.plan.kind not in ("shell", "slurm")
-        or not background
-        or service in background
-        or service is case.services[-1]
-    )
+    if case.plan.kind not in ("shell", "slurm"):
+        return True
+    together = [each for each in case.services if getattr(each, "notes", {}).get("background")]
+    return service in together or service is case.services[-1]
 
 
 def _shares_devices(rows: list[tuple[Service, int, int]]) -> bool:

@@ -22,6 +22,9 @@ LAYOUT_CAUSES = (
     "launcher-layout",
     "tp-mismatch-disagg",
 )
+ONE_NODE = ("dynamo-2025", "compose", "command-line", "docker", "shell")
+"""Plans whose services all start on the node where the plan is run."""
+UNBOUNDED = 1 << 30
 LARGER = ("L4", "A10", "L40S", "A100-80GB", "H100", "H200", "B200")
 """Products to name where the plan's own GPUs cannot do it, the smallest first."""
 
@@ -57,7 +60,7 @@ def solve(case: Case) -> Layout | None:
     hardware = case.hardware
     if hardware is None or not hardware.gpus_per_node:
         return _each_alone(case)
-    total = hardware.gpus_per_node * (hardware.nodes or case.plan.nodes or 1)
+    total = gpus_in_all(case)
     services = [service for service in case.engines if not absent(service)]
     whole = _place_all(case, services, total)
     if whole is not None:
@@ -67,6 +70,17 @@ def solve(case: Case) -> Layout | None:
     if prefill and rest and (places := _place_all(case, rest, total)) is not None:
         return Layout(places, prefill)
     return None
+
+
+def gpus_in_all(case: Case) -> int:
+    """GPUs that all services may take together; without bound where pods may go to any number of nodes."""
+    hardware = case.hardware
+    if hardware is None or not hardware.gpus_per_node:
+        return UNBOUNDED
+    nodes = hardware.nodes or case.plan.nodes
+    if nodes is None and not case.plan.kind.startswith(ONE_NODE):
+        return UNBOUNDED
+    return hardware.gpus_per_node * (nodes or 1)
 
 
 def _each_alone(case: Case) -> Layout | None:
@@ -97,17 +111,18 @@ def _place_all(case: Case, services: list[Service], total: int) -> tuple[Place, 
 
 
 def _wish(service: Service, fits: list[tuple[int, dict[str, object]]]) -> tuple[int, dict[str, object]]:
-    """The size it has if that fits, else the GPUs it was granted, else the smallest that fits."""
+    """The size it has if that fits as it is, else the GPUs it was granted, else the smallest that fits."""
     by_size = dict(fits)
-    for size in (
-        service.tensor_parallel_size,
-        (service.gpus_per_replica or 0) // max(1, pp_of(service)) or None,
-    ):
-        if size in by_size:
+    own = [service.tensor_parallel_size, (service.gpus_per_replica or 0) // max(1, pp_of(service)) or None]
+    sizes = [size for size in own if size in by_size]
+    for size in sorted(
+        sizes, key=lambda each: bool(by_size[each or 0])
+    ):  # sizes that need nothing further come first
+        if size is not None:
             return size, by_size[size]
     larger = [size for size, _ in fits if size >= tp_of(service)]
-    size = min(larger) if larger else max(by_size)
-    return size, by_size[size]
+    chosen = min(larger) if larger else max(by_size)
+    return chosen, by_size[chosen]
 
 
 def _shrink(
@@ -148,7 +163,7 @@ def alternatives(case: Case, chosen: Layout | None) -> list[str]:
         or not all(case.facts(each).known for each in services)
     ):
         return []
-    total = hardware.gpus_per_node * (hardware.nodes or case.plan.nodes or 1)
+    total = gpus_in_all(case)
     lines = []
     need = [next(fitting(case, service, replace(hardware, gpus_per_node=64)), None) for service in services]
     if all(need):
@@ -190,7 +205,7 @@ def _quantized(case: Case, services: list[Service], total: int) -> list[str]:
         for service, size, weight in zip(services, sizes, weights, strict=True)
     )
     return [
-        f"4-bit weights (AWQ or GPTQ files of the same model): {sum(sizes)} of {total} GPUs hold every service ({each_one}); costs some quality, keeps the rest of the plan"
+        f"4-bit weights (AWQ or GPTQ files of the same model): {sum(sizes)}{f' of {total}' if total < UNBOUNDED else ''} GPUs hold every service ({each_one}); costs some quality, keeps the rest of the plan"
     ]
 
 
@@ -233,7 +248,7 @@ def _place_in_words(place: Place) -> str:
     return f"{place.service.name}: {place.replicas} worker{'s' if place.replicas > 1 else ''} × {place.tp} GPUs (TP {place.tp}{further})"
 
 
-def settings_of(place: Place) -> dict[str, object]:
+def settings_of(place: Place, *, one_node: bool = True) -> dict[str, object]:
     """The options that a place changes in its service."""
     service, changes = place.service, dict(place.settings)
     per_worker = place.tp * pp_of(service) // max(1, service.nodes_per_replica or 1)
@@ -241,7 +256,7 @@ def settings_of(place: Place) -> dict[str, object]:
         changes["tensor-parallel-size"] = place.tp
     if (
         service.gpus_per_replica is not None
-        and gpus_wanted(service) != per_worker
+        and (gpus_wanted(service) < per_worker or (gpus_wanted(service) > per_worker and one_node))
         and not (service.data_parallel_size or 0) > 1
     ):
         changes["resources.gpu"] = per_worker

@@ -181,7 +181,8 @@ def open_shells(words: list[Word], text: str, env: Mapping[str, Word]) -> list[C
             each.text.rsplit("/", 1)[-1] in ("sh", "bash") for each in words[:index]
         )
         if re.fullmatch(r"-[a-z]*c", word.text) and shell:
-            return script_commands(words[index + 1], text, env)
+            script = next((each for each in words[index + 1 :] if each.text != "--"), None)
+            return script_commands(script, text, env) if script is not None else []
     if words and words[0].text.rsplit("/", 1)[-1] in ("sh", "bash") and len(words) == 1:
         return []
     return [Command(words, dict(env), words[0].line)]

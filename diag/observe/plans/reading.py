@@ -26,9 +26,9 @@ def read_plan(path: str) -> LaunchPlan:
 def read_text(path: str) -> str:
     """The file's text. Refuses folders, devices, what is too large, and what is no text."""
     try:
+        if Path(path).exists() and not Path(path).is_file():  # a pipe would never answer
+            raise UserError("not a regular file", path, code="plan-unreadable")
         with Path(path).open("rb") as file:
-            if not Path(path).is_file():
-                raise UserError("not a regular file", path, code="plan-unreadable")
             data = file.read(MAX_TEXT_CHARACTERS + 1)
     except OSError as error:
         raise UserError(

@@ -149,6 +149,7 @@ class _Lexer:
             else:
                 out.append(char)
                 self.at += 1
+        self.at = min(self.at, size)
         return Word("".join(out), start, self.at, line, quoted and text[start] == "'")
 
     def _single(self) -> str:
