@@ -22,8 +22,12 @@ def judge_processes(case: Case) -> Iterator[Finding]:
     """Ranks per node against the GPUs of a node."""
     there = case.hardware.gpus_per_node if case.hardware is not None else None
     for service in case.services:
-        if service.role != "trainer":
-            continue
+        if (
+            service.role != "trainer"
+            or any(name.startswith("NEURON_") for name in service.env)
+            or "neuron" in str(text_of(service, "script"))
+        ):
+            continue  # Trainium's cores are no GPUs
         per_node = integer(service, "nproc-per-node")
         granted = integer(service, "slurm.gpus-per-node") or service.gpus_per_replica
         for limit, what in ((granted, "granted on a node"), (there, "on a node")):

@@ -1,0 +1,207 @@
+"""Counts a model's parameters, cache layers and states from its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+UNGATED = (
+    "opt",
+    "gpt2",
+    "falcon",
+    "phi",
+    "starcoder2",
+    "bloom",
+    "gpt_neox",
+    "gptj",
+    "mpt",
+    "nemotron",
+    "gpt_bigcode",
+)
+"""Families whose MLP has two matrices, not three (transformers' modeling files)."""
+
+
+def first_number(config: Mapping[str, Any], *names: str, default: int = 0) -> int:
+    """The first of these keys that holds a number (the largest where it holds one a layer)."""
+    for name in names:
+        value = config.get(name)
+        if isinstance(value, (list, tuple)) and value:
+            value = max((each for each in value if isinstance(each, (int, float))), default=None)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return int(value)
+    return default
+
+
+class Shape:
+    """Counts a model's parameters from its configuration."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        *,
+        hidden: int,
+        layers: int,
+        heads: int,
+        kv_heads: int,
+        head: int,
+        family: str,
+    ) -> None:
+        self.config, self.hidden, self.layers, self.heads = config, hidden, layers, heads
+        self.kv_heads, self.head, self.family = kv_heads, head, family
+        self.intermediate = (
+            first_number(
+                config, "intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", "hidden_dim", "d_ff"
+            )
+            or 4 * hidden
+        )
+        self.vocabulary = first_number(config, "vocab_size", "padded_vocab_size")
+        self.experts = first_number(
+            config, "n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts"
+        )
+        self.expert_size = first_number(config, "moe_intermediate_size", "expert_ffn_hidden_size") or (
+            self.intermediate if self.experts else 0
+        )
+        shared = first_number(config, "shared_expert_intermediate_size", "shared_intermediate_size")
+        self.shared_size = (
+            shared
+            or first_number(config, "n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
+            * self.expert_size
+        )
+        self.matrices = 2 if family in UNGATED else 3
+
+    def counts(self) -> dict[str, float]:
+        """Elements by how they are split."""
+        attention_layers, _, _, state_layers = self.cache_layers()
+        q, kv, replicated = self._attention()
+        dense_layers, expert_layers = self._split_layers()
+        hidden = self.hidden
+        embedding = self.vocabulary * hidden * (1 if self.config.get("tie_word_embeddings") else 2)
+        dense: float = (
+            dense_layers * self.matrices * hidden * self.intermediate
+            + expert_layers * self.matrices * hidden * self.shared_size
+        )
+        dense += state_layers * self._state_parameters()
+        experts = expert_layers * self.experts * self.matrices * hidden * self.expert_size
+        gates = expert_layers * hidden * self.experts
+        return {
+            "embedding": float(embedding),
+            "attention_q": float(attention_layers * q),
+            "attention_kv": float(attention_layers * kv),
+            "dense": float(dense),
+            "experts": float(experts),
+            "replicated": float(attention_layers * replicated + gates + self.layers * 2 * hidden + hidden),
+        }
+
+    def _attention(self) -> tuple[float, float, float]:
+        """(query and output, keys and values, replicated) of one layer."""
+        config, hidden, heads = self.config, self.hidden, self.heads
+        rank = first_number(config, "kv_lora_rank")
+        if not rank:
+            return 2.0 * hidden * heads * self.head, 2.0 * hidden * self.kv_heads * self.head, 0.0
+        nope, rope, value = (
+            first_number(config, key) for key in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+        )
+        q_rank = first_number(config, "q_lora_rank")
+        query = q_rank * heads * (nope + rope) if q_rank else hidden * heads * (nope + rope)
+        split = query + rank * heads * (nope + value) + heads * value * hidden
+        return float(split), 0.0, float(hidden * (rank + rope) + hidden * q_rank)
+
+    def _split_layers(self) -> tuple[int, int]:
+        """(dense MLP layers, expert layers)."""
+        config = self.config
+        mlp_layers = (
+            self.layers
+            if self.family not in ("nemotron_h",)
+            else self.layers - first_number(config, "attention_layers") - first_number(config, "mamba_layers")
+        )
+        if not self.experts:
+            return mlp_layers, 0
+        step = (
+            first_number(
+                config,
+                "interleave_moe_layer_step",
+                "moe_every",
+                "decoder_sparse_step",
+                "expert_layer_period",
+                "moe_layer_interval",
+                default=1,
+            )
+            or 1
+        )
+        dense = min(first_number(config, "first_k_dense_replace", "moe_layer_start_index"), mlp_layers)
+        listed = config.get("mlp_only_layers")
+        dense += len(listed) if isinstance(listed, list) else 0
+        sparse = (mlp_layers - dense) // step
+        return mlp_layers - sparse, sparse
+
+    def cache_layers(self) -> tuple[int, int, int, int]:
+        """(layers with keys and values, those with a window, the window, layers with a recurrent state)."""
+        config = self.config
+        kinds = config.get("layer_types") or config.get("layers_block_type")
+        window = first_number(config, "sliding_window", "sliding_window_size", "attention_chunk_size")
+        if isinstance(kinds, list) and kinds:
+            attention = sum("attention" in str(kind) and "linear" not in str(kind) for kind in kinds)
+            sliding = sum("sliding" in str(kind) or "chunked" in str(kind) for kind in kinds)
+            return (
+                attention,
+                sliding if window else 0,
+                window,
+                sum("linear" in str(kind) or "mamba" in str(kind) for kind in kinds),
+            )
+        interval = first_number(config, "full_attention_interval", "attn_layer_period")
+        if interval > 1:
+            full = self.layers // interval
+            return full, 0, 0, self.layers - full
+        if config.get("hybrid_override_pattern"):
+            pattern = str(config["hybrid_override_pattern"])
+            return pattern.count("*"), 0, 0, pattern.count("M")
+        if first_number(config, "attention_layers"):
+            return first_number(config, "attention_layers"), 0, 0, first_number(config, "mamba_layers")
+        pattern_size = first_number(config, "sliding_window_pattern") or (
+            6 if self.family.startswith("gemma3") else 2 if self.family in ("gemma2", "gpt_oss") else 0
+        )
+        if window and pattern_size > 1:
+            return self.layers, self.layers - self.layers // pattern_size, window, 0
+        everywhere = (
+            window
+            and self.family in ("mistral", "mixtral", "phi3", "starcoder2")
+            and config.get("use_sliding_window") is not False
+        )
+        return self.layers, self.layers if everywhere else 0, window if everywhere else 0, 0
+
+    def _state_parameters(self) -> float:
+        config, hidden = self.config, self.hidden
+        value_heads = first_number(config, "linear_num_value_heads")
+        if value_heads:
+            key = first_number(config, "linear_num_key_heads") * first_number(config, "linear_key_head_dim")
+            value = value_heads * first_number(config, "linear_value_head_dim")
+            return float(hidden * (2 * key + 2 * value + 2 * value_heads) + value * hidden)
+        inner = (
+            first_number(config, "mamba_n_heads", "mamba_num_heads")
+            * first_number(config, "mamba_d_head", "mamba_head_dim")
+            or 2 * hidden
+        )
+        return float(
+            hidden * (2 * inner + 2 * first_number(config, "mamba_d_state", "ssm_state_size", default=128))
+            + inner * hidden
+        )
+
+    def state_bytes(self) -> int:
+        """One sequence's recurrent state in one layer: the matrix state in float32 halves, the convolution in 16 bit."""
+        config = self.config
+        value_heads = first_number(config, "linear_num_value_heads")
+        if value_heads:
+            key, value = (
+                first_number(config, "linear_key_head_dim"),
+                first_number(config, "linear_value_head_dim"),
+            )
+            convolution = (2 * first_number(config, "linear_num_key_heads") * key + value_heads * value) * (
+                first_number(config, "linear_conv_kernel_dim", default=4) - 1
+            )
+            return 2 * (value_heads * key * value + convolution)
+        heads, size = (
+            first_number(config, "mamba_n_heads", "mamba_num_heads"),
+            first_number(config, "mamba_d_head", "mamba_head_dim"),
+        )
+        state = first_number(config, "mamba_d_state", "ssm_state_size", default=128)
+        return 2 * (heads * size * state + (heads * size + 2 * state) * 3)
