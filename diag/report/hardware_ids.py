@@ -18,7 +18,7 @@ _SERIAL = re.compile(
     r"(?i)(?P<head>\bserial(?:[ _-]?(?:number|no|num))?['\"]?\s{0,20}[=:]\s{0,3}['\"]?)(?P<id>[A-Z0-9][A-Z0-9-]{5,})\b"
 )
 _EMAIL = re.compile(
-    r"(?<![\w.+/-])(?!git@)[A-Za-z0-9_.+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}\b(?![:/][\w~])"
+    r"(?<![\w.+/-])(?!git@)[A-Za-z0-9_.+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,8}\.[A-Za-z]{2,20}\b(?![:/][\w~])"
 )
 _SERIAL_KEY = re.compile(r"(?i)(?:.*[_-])?serial(?:_number|_no)?$")
 

@@ -99,27 +99,27 @@ _HOST_PLACES = tuple(
         rf"(?:^|[\s(\['\"])(?P<name>{_WORD}):\d+:\d+ \[-?\d+\] ",  # NCCL: host:pid:tid [gpu]
         rf"\[\d{{10}}\.\d+\] \[(?P<name>{_WORD}):\d+:\d+\]",  # UCX
         rf"\[(?P<name>{_WORD}):\d{{2,8}}\] (?:\*\*\*|PMIX|ORTE|PRTE|\[\[|mca|Signal)",  # Open MPI: [host:pid]
-        rf"\b[A-Z][a-z]{{2}} {{1,2}}\d{{1,2}} \d\d:\d\d:\d\d (?P<name>{_WORD}) [\w./-]+(?:\[\d+\])?:",  # syslog
+        rf"\b[A-Z][a-z]{{2}} {{1,2}}\d{{1,2}} \d\d:\d\d:\d\d (?P<name>{_WORD}) [\w./-]{{1,63}}(?:\[\d+\])?:",  # syslog
         rf"\[pod/(?P<name>{_WORD})/",  # kubectl logs --prefix
         rf"\bip=(?P<name>{_WORD})\)",  # Ray
         rf"(?m)(?:^\W*host\s*|\bhost {{2,}}): (?P<name>{_WORD}) *(?:$|\n|\(|,| )",  # torchrun's summary
         rf"(?i)(?:{_ADDRESS_KEYS})['\"]?\s*[=:]\s*['\"]?(?:tcp://)?(?P<name>{_WORD})",
         rf"(?i)--(?:{_ADDRESS_KEYS})[ =](?P<name>{_WORD})",
         r"(?i)\b(?:connect(?:ed|ing)? to|connection to|listening on|resolve|resolving|ping|ssh|from host|on host|to host|hostname|host name)"
-        r" (?:\w+@)?[\[(]?['\"]?(?P<name>[A-Za-z][A-Za-z.-]*\d[\w.-]*)\b(?=[\])'\",:;<.\s]|$)",
+        r" (?:\w+@)?[\[(]?['\"]?(?P<name>[A-Za-z][A-Za-z.-]{0,63}\d[\w.-]{0,63})\b(?=[\])'\",:;<.\s]|$)",
         rf"(?:peer|to|from|:) (?P<name>{_WORD})<\d{{4,5}}>",  # NCCL: host<port>
-        r"(?<![\w./-])(?P<name>(?=[A-Za-z.-]*\d)[A-Za-z][A-Za-z0-9.-]*[A-Za-z0-9]):\d{4,5}\b",  # host01:port
-        r"(?<![\w./-])(?P<name>[A-Za-z][A-Za-z0-9]*(?:[-.][A-Za-z0-9]+)+):29\d{3}\b",  # torch's and NCCL's usual ports
+        r"(?<![\w./-])(?P<name>(?=[A-Za-z.-]{0,63}\d)[A-Za-z][A-Za-z0-9.-]{0,63}[A-Za-z0-9]):\d{4,5}\b",  # host01:port
+        r"(?<![\w./-])(?P<name>[A-Za-z][A-Za-z0-9]{0,63}(?:[-.][A-Za-z0-9]{1,63})+):29\d{3}\b",  # torch's and NCCL's usual ports
         rf"\[(?P<name>{_WORD})\]:\d{{4,5}}\b(?!-)",  # torch: [host]:port
-        rf"\b(?!hf:|modelscope:|oci:|file:)[a-z][a-z0-9+.-]*://(?:[^\s/@]*@)?\[?(?P<name>{_WORD})",  # URLs
-        r"(?<![\w.+-])[\w.+-]+@(?!sha\d|v?\d)(?P<name>[A-Za-z][A-Za-z.-]*\d[\w.-]*|[A-Za-z]\w*-[\w.-]+)",  # user@host
-        r"\b(?P<name>ip-\d{1,3}(?:-\d{1,3}){3}(?:\.[\w.-]+[a-z])?)\b",  # AWS
+        rf"\b(?!hf:|modelscope:|oci:|file:)[a-z][a-z0-9+.-]{{0,63}}://(?:[^\s/@]{{0,63}}@)?\[?(?P<name>{_WORD})",  # URLs
+        r"(?<![\w.+-])[\w.+-]{1,63}@(?!sha\d|v?\d)(?P<name>[A-Za-z][A-Za-z.-]{0,63}\d[\w.-]{0,63}|[A-Za-z]\w*-[\w.-]{1,63})",  # user@host
+        r"\b(?P<name>ip-\d{1,3}(?:-\d{1,3}){3}(?:\.[\w.-]{1,63}[a-z])?)\b",  # AWS
         r"\b(?P<name>i-[0-9a-f]{17})\b",
-        r"(?<![\w./-])(?P<name>[A-Za-z][\w.-]*\d[\w.-]*) \((?:\d{1,3}\.){3}\d",  # name (address)
-        r"(?<![\w./-])(?P<name>(?=[A-Za-z-]*[\d-])[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)*\.(?:internal|local|lan|corp|intranet|localdomain|svc))\b",
-        r"\b(?P<name>[\w-]+(?:\.[\w-]+)*\.(?:cluster\.local|compute\.internal|home\.arpa))\b",
-        r"(?<![\w./@-])(?P<name>[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)*\.(?:com|org|edu|gov))(?![\w.(-])",
-        rf"(?<![\w./@-])(?P<name>[A-Za-z][A-Za-z-]*\d[A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)+\.(?:{_TLD}))(?![\w.(-])",
+        r"(?<![\w./-])(?P<name>[A-Za-z][\w.-]{0,63}\d[\w.-]{0,63}) \((?:\d{1,3}\.){3}\d",  # name (address)
+        r"(?<![\w./-])(?P<name>(?=[A-Za-z-]{0,63}[\d-])[A-Za-z0-9][A-Za-z0-9-]{0,63}(?:\.[A-Za-z0-9-]{1,63}){0,8}\.(?:internal|local|lan|corp|intranet|localdomain|svc))\b",
+        r"\b(?P<name>[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.(?:cluster\.local|compute\.internal|home\.arpa))\b",
+        r"(?<![\w./@-])(?P<name>[A-Za-z0-9][A-Za-z0-9-]{0,63}(?:\.[A-Za-z0-9-]{1,63}){0,8}\.(?:com|org|edu|gov))(?![\w.(-])",
+        rf"(?<![\w./@-])(?P<name>[A-Za-z][A-Za-z-]{{0,63}}\d[A-Za-z0-9-]{{0,63}}(?:\.[A-Za-z0-9-]{{1,63}}){{1,8}}\.(?:{_TLD}))(?![\w.(-])",
     )
 )
 _NO_HOST = re.compile(
@@ -131,12 +131,12 @@ _NO_HOST = re.compile(
 _USER_PLACES = tuple(
     re.compile(pattern)
     for pattern in (
-        r"/(?:home\d*|homes|Users|users|export/home)/(?P<name>[\w.@+-]+)",
-        r"\b(?:USER|LOGNAME|USERNAME|SUDO_USER|SLURM_JOB_USER)['\"]?\s*[=:]\s*['\"]?(?P<name>[A-Za-z_][\w.-]*)",
-        r"\buser(?:name)?(?:=|['\"]: ?)['\"]?(?P<name>[A-Za-z_][\w.-]*)",
-        r"(?<![\w.+/-])(?P<name>[A-Za-z_][\w.+-]+)@(?!sha\d|v\d|\d+(?![\w.-])|\d+\.\d+\.\d+(?![\d.]))(?=[\w-]*[\d.-])[A-Za-z0-9][\w.-]*[A-Za-z0-9](?!\])",
-        r"(?:^|\s)--user(?:name)?[= ](?P<name>[A-Za-z_][\w.-]*)",
-        r"(?:^|\s)(?P<name>[a-z_][a-z0-9_-]*) +\d+ +\d+\.\d +\d+\.\d +\d+ +\d+ ",  # ps aux
+        r"/(?:home\d*|homes|Users|users|export/home)/(?P<name>[\w.@+-]{1,63})",
+        r"\b(?:USER|LOGNAME|USERNAME|SUDO_USER|SLURM_JOB_USER)['\"]?\s*[=:]\s*['\"]?(?P<name>[A-Za-z_][\w.-]{0,63})",
+        r"\buser(?:name)?(?:=|['\"]: ?)['\"]?(?P<name>[A-Za-z_][\w.-]{0,63})",
+        r"(?<![\w.+/-])(?P<name>[A-Za-z_][\w.+-]{1,63})@(?!sha\d|v\d|\d+(?![\w.-])|\d+\.\d+\.\d+(?![\d.]))(?=[\w-]{0,63}[\d.-])[A-Za-z0-9][\w.-]{0,63}[A-Za-z0-9](?!\])",
+        r"(?:^|\s)--user(?:name)?[= ](?P<name>[A-Za-z_][\w.-]{0,63})",
+        r"(?:^|\s)(?P<name>[a-z_][a-z0-9_-]{0,63}) +\d+ +\d+\.\d +\d+\.\d +\d+ +\d+ ",  # ps aux
     )
 )
 _SHARED_FOLDERS = frozenset(
