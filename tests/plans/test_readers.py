@@ -354,3 +354,21 @@ def test_printed_configurations_are_plans_too() -> None:
 )
 def test_plans_are_told_from_logs(path: str, head: bytes, expected: bool) -> None:
     assert is_plan(path, head) is expected
+
+
+def test_no_sentence_sounds_green_while_something_is_unknown() -> None:
+    findings = check_plans([read_plan(str(PLANS / DOCKER))], None)
+
+    assert [finding.summary for finding in findings if finding.status is Status.SKIP]
+    assert "lacked facts" in findings[-1].summary
+
+
+def test_printed_arguments_of_several_nodes_are_no_excess_of_one() -> None:
+    plan = plan_from_engine_args(
+        {"model_path": "deepseek-ai/DeepSeek-V3", "tp_size": 16, "nnodes": 2, "node_rank": 0},
+        "sglang",
+        "x.log",
+        3,
+    )
+
+    assert not wrong(check_plans([plan], parse_gpus("8xH100")))

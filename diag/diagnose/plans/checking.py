@@ -80,17 +80,11 @@ def check_plan(plan: LaunchPlan, hardware: Hardware | None, model: ModelFacts | 
                 reason=Reason.NOT_APPLICABLE,
             )
         )
-    if not any(finding.status in (Status.FAIL, Status.WARN) for finding in found):
-        names = ", ".join(service.name for service in plan.services[:6])
-        found.append(
-            judged(
-                "plan",
-                None,
-                Status.OK,
-                f"{plan.source or plan.kind}: nothing wrong found in {len(plan.services)} service{'s' if len(plan.services) != 1 else ''}"
-                + (f" ({names})" if names else ""),
-            )
-        )
+    if not plan.services:
+        summary = f"{plan.source or plan.kind}: no service that diag knows, so nothing was judged"
+        found.append(judged("plan", None, Status.SKIP, summary, reason=Reason.NOT_APPLICABLE))
+    elif not any(finding.status in (Status.FAIL, Status.WARN) for finding in found):
+        found.append(judged("plan", None, Status.OK, _all_clear(plan, found)))
     return found
 
 
@@ -103,3 +97,15 @@ def _distinct(findings: list[Finding]) -> list[Finding]:
             seen.add(key)
             kept.append(finding)
     return kept
+
+
+def _all_clear(plan: LaunchPlan, found: list[Finding]) -> str:
+    """What was looked at; never greener than that."""
+    names = ", ".join(service.name for service in plan.services[:6])
+    count = len(plan.services)
+    services = f"{count} service{'s' if count != 1 else ''} ({names})"
+    lacking = sum(finding.status in (Status.SKIP, Status.UNKNOWN) for finding in found)
+    where = plan.source or plan.kind
+    if lacking:
+        return f"{where}: nothing wrong found in what could be judged of {services}; {lacking} check{'s' if lacking > 1 else ''} lacked facts"
+    return f"{where}: nothing wrong found in {services}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from diag.model.launch import Service, Setting
 from diag.observe.plans.build import build_service
-from diag.observe.plans.values import long_name
+from diag.observe.plans.values import as_int, long_name
 
 
 def service_of(arguments: Mapping[str, Any], framework: str, source: str, line: int | None) -> Service:
@@ -18,5 +18,11 @@ def service_of(arguments: Mapping[str, Any], framework: str, source: str, line: 
         if value is not None
     }
     return build_service(
-        "engine", options, role=None, framework=framework, path=source, line=line, program=framework
+        "engine",
+        options,
+        framework=framework,
+        nodes=as_int(options["nnodes"].value) if "nnodes" in options else None,
+        path=source,
+        line=line,
+        program=framework,
     )
