@@ -98,14 +98,18 @@ def _score_culprit(result: Score, name: str, case: dict[str, Any], found: Any) -
     got = found[0].culprit
     for key in ("rank", "host"):
         want, have = wanted.get(key), getattr(got, key)
-        if want is not None and str(have) != str(want) and not (key == "host" and _same_host(str(have), str(want))):
+        if (
+            want is not None
+            and str(have) != str(want)
+            and not (key == "host" and _same_host(str(have), str(want)))
+        ):
             result.wrong_culprits.append(f"{name}: {key} {have} instead of {want}")
             return
 
 
 def _same_host(first: str, second: str) -> bool:
     """A short name and its full form are one host; addresses must be equal."""
-    return not first[:1].isdigit() and first.split(".")[0] == second.split(".")[0]
+    return not first[:1].isdigit() and first.partition(".")[0] == second.partition(".")[0]
 
 
 def main() -> int:
@@ -117,11 +121,20 @@ def main() -> int:
     options = parser.parse_args()
     begin = time.perf_counter()
     result = score(options.folders)
-    print(f"cases {result.total}: broken {result.broken}, healthy {result.healthy}, {time.perf_counter() - begin:.1f} s")
-    print(f"top-1 {result.top1}/{result.broken} = {result.share_top1:.1%}   top-3 {result.top3}/{result.broken} = {result.top3 / max(1, result.broken):.1%}")
-    print(f"false alarms on healthy {len(result.false_alarms)}/{result.healthy}   must-not first {len(result.forbidden)}   "
-          f"culprit wrong {len(result.wrong_culprits)}/{result.culprits}")
-    print("by difficulty", {key: f"{sum(value)}/{len(value)}" for key, value in sorted(result.by_difficulty.items())})
+    print(
+        f"cases {result.total}: broken {result.broken}, healthy {result.healthy}, {time.perf_counter() - begin:.1f} s"
+    )
+    print(
+        f"top-1 {result.top1}/{result.broken} = {result.share_top1:.1%}   top-3 {result.top3}/{result.broken} = {result.top3 / max(1, result.broken):.1%}"
+    )
+    print(
+        f"false alarms on healthy {len(result.false_alarms)}/{result.healthy}   must-not first {len(result.forbidden)}   "
+        f"culprit wrong {len(result.wrong_culprits)}/{result.culprits}"
+    )
+    print(
+        "by difficulty",
+        {key: f"{sum(value)}/{len(value)}" for key, value in sorted(result.by_difficulty.items())},
+    )
     if options.misses:
         for name, label, ids in result.misses:
             print(f"  MISS {name}: {label} <- {ids[:4]}")

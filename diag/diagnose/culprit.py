@@ -8,7 +8,6 @@ from diag.diagnose.evidence import Evidence
 from diag.diagnose.matching import ClauseMatch, file_hosts
 from diag.model import Culprit, Finding, Observation
 
-
 MAX_WORLD = 100_000
 
 
@@ -17,8 +16,10 @@ def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], ev
     lines = [line for match in matches for line in match.primary]
     if not lines:
         hosts = {str(finding.data["host"]) for finding in findings if "host" in finding.data}
-        return Culprit(host=hosts.pop() if len(hosts) == 1 else None,
-                       component=findings[0].subject or None if findings else None)
+        return Culprit(
+            host=hosts.pop() if len(hosts) == 1 else None,
+            component=findings[0].subject or None if findings else None,
+        )
     first = _first(lines)
     item = evidence.file_of(first)
     ended = item.first_exit if item is not None else None
@@ -68,8 +69,10 @@ def _rank(lines: Sequence[Observation], evidence: Evidence, ended: Observation |
     if len(ranks) == 1:
         return ranks.pop()
     if ended is not None and _number(ended, "rank") in ranks:
-        return _number(ended, "rank")   # several ranks show it; the launcher says which ended first
-    everyone = {one.origin.rank for item in evidence.files for one in item.observations if one.origin.rank is not None}
+        return _number(ended, "rank")  # several ranks show it; the launcher says which ended first
+    everyone = {
+        one.origin.rank for item in evidence.files for one in item.observations if one.origin.rank is not None
+    }
     if 1 < len(ranks) < len(everyone):
         first = _first(lines)
         others = [line for line in lines if line.origin.rank != first.origin.rank]
@@ -83,9 +86,16 @@ def _silent(lines: Sequence[Observation], evidence: Evidence) -> int | None:
     """The one rank of the launch that does not complain."""
     complaining = {line.origin.rank for line in lines if line.origin.rank is not None}
     told = evidence.facts.get("launch.world_size", [])
-    world = set(range(int(told[-1]))) if told and told[-1].isdigit() and int(told[-1]) <= MAX_WORLD else {
-        one.origin.rank for item in evidence.files for one in item.observations if one.origin.rank is not None
-    }
+    world = (
+        set(range(int(told[-1])))
+        if told and told[-1].isdigit() and int(told[-1]) <= MAX_WORLD
+        else {
+            one.origin.rank
+            for item in evidence.files
+            for one in item.observations
+            if one.origin.rank is not None
+        }
+    )
     missing = world - complaining
     return missing.pop() if len(missing) == 1 and complaining else None
 
@@ -128,7 +138,9 @@ def _number(line: Observation, name: str) -> int | None:
 def _link(lines: Sequence[Observation]) -> tuple[str, str] | None:
     """Both ends, where a line names the peer and its writer is known."""
     pairs = {
-        (line.origin.host, str(line.fields["peer"])) for line in lines if line.fields.get("peer") and line.origin.host
+        (line.origin.host, str(line.fields["peer"]))
+        for line in lines
+        if line.fields.get("peer") and line.origin.host
     }
     if len(pairs) == 1:
         writer, peer = pairs.pop()

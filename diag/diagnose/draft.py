@@ -16,7 +16,13 @@ _VARYING = re.compile(
     r"(?P<path>(?:/[\w.@+-]+){2,})|(?P<address>\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?)|(?P<hex>0x[0-9a-fA-F]+)|(?P<number>\d+(?:\.\d+)*)"
     r"|(?P<quoted>'[^']{1,80}'|\"[^\"]{1,80}\")"
 )
-_FORMS = {"path": r"\S+", "address": r"[\d.:]+", "hex": r"0x[0-9a-fA-F]+", "number": r"[\d.]+", "quoted": r"\S+"}
+_FORMS = {
+    "path": r"\S+",
+    "address": r"[\d.:]+",
+    "hex": r"0x[0-9a-fA-F]+",
+    "number": r"[\d.]+",
+    "quoted": r"\S+",
+}
 
 _TEMPLATE = """\
 id: {id}
@@ -56,15 +62,26 @@ samples:
 def draft_playbook(place: str, identity: str) -> str:
     """The YAML of a new playbook for the line at `LOG:LINE`. Raises UserError for a bad place or id."""
     if not ID.match(identity) or identity.startswith(FORBIDDEN_BEGINNINGS):
-        raise UserError(f"{identity!r} is no id", help="kebab-case, the name of the fault, not of its cure", code="bad-id")
+        raise UserError(
+            f"{identity!r} is no id", help="kebab-case, the name of the fault, not of its cure", code="bad-id"
+        )
     text = parse_head(clean(_line(place))).text.strip()
     pattern = generalise(text)
     try:
         required_literals(pattern)
     except PatternError as error:
-        raise UserError(f"this line cannot carry a pattern: {error}", where=place, help="choose a line with words of its own",
-                        code="no-pattern") from None
-    return _TEMPLATE.format(id=identity, title=identity.replace("-", " ").capitalize(), pattern=_quote(pattern), sample=_quote(text))
+        raise UserError(
+            f"this line cannot carry a pattern: {error}",
+            where=place,
+            help="choose a line with words of its own",
+            code="no-pattern",
+        ) from None
+    return _TEMPLATE.format(
+        id=identity,
+        title=identity.replace("-", " ").capitalize(),
+        pattern=_quote(pattern),
+        sample=_quote(text),
+    )
 
 
 def generalise(text: str) -> str:
@@ -79,7 +96,11 @@ def generalise(text: str) -> str:
 def _line(place: str) -> str:
     path, _, number = place.rpartition(":")
     if not path or not number.isdigit() or int(number) < 1:
-        raise UserError(f"{place!r} is no place in a log", help="write LOG:LINE, for example run.log:1812", code="bad-place")
+        raise UserError(
+            f"{place!r} is no place in a log",
+            help="write LOG:LINE, for example run.log:1812",
+            code="bad-place",
+        )
     try:
         with Path(path).open("rb") as file:
             for count, raw in enumerate(file, 1):

@@ -70,14 +70,21 @@ def candidates(base: Base, evidence: Evidence) -> list[Candidate]:
     touched = {name.split("/", 1)[0] for name in index}
     found = []
     for playbook in base.playbooks.values():
-        failing = [one for one in evidence.findings
-                   if one.data.get("cause") == playbook.id and one.status is Status.FAIL]
+        failing = [
+            one
+            for one in evidence.findings
+            if one.data.get("cause") == playbook.id and one.status is Status.FAIL
+        ]
         others = any(signal.kind != "log" for signal in playbook.signals.values())
         matches = Matcher(playbook, evidence, index).matches() if playbook.id in touched or others else []
         findings = failing if matches else [one for one in failing if not one.data.get("supports_only")]
         if matches or findings:
-            told = {key: value for name in playbook.signals for line in index.get(f"{playbook.id}/{name}", ())[-1:]
-                    for key, value in line.fields.items()}
+            told = {
+                key: value
+                for name in playbook.signals
+                for line in index.get(f"{playbook.id}/{name}", ())[-1:]
+                for key, value in line.fields.items()
+            }
             found.append(Candidate(playbook, matches, findings, _strength(matches, findings), told=told))
     return found
 
@@ -110,20 +117,31 @@ def diagnose(base: Base, evidence: Evidence) -> tuple[Diagnosis, ...]:
     """All causes that the evidence carries, the root first. Empty for a launch that works."""
     found = candidates(base, evidence)
     if not any(one.failing for one in found) and not evidence.has_failure:
-        found = []   # hints alone accuse nobody
+        found = []  # hints alone accuse nobody
     _explain_echoes(found)
     _raise_hints(found)
     roots = sorted((one for one in found if one.explained_by is None), key=_rank)
     roots = _without_last_resorts(roots)
     echoes = [one for one in found if one.explained_by is not None]
-    result = [_diagnosis(one, evidence, Role.ROOT if number == 0 else Role.CONTRIBUTING) for number, one in enumerate(roots)]
+    result = [
+        _diagnosis(one, evidence, Role.ROOT if number == 0 else Role.CONTRIBUTING)
+        for number, one in enumerate(roots)
+    ]
     result += [_diagnosis(one, evidence, Role.ECHO) for one in sorted(echoes, key=_rank)]
     return tuple(result[:MAX_DIAGNOSES])
 
 
 def _rank(one: Candidate) -> tuple[Any, ...]:
     severity = ("error", "warning", "note").index(one.playbook.severity)
-    return (severity == 2, one.playbook.yields, one.strength.order, one.stated, severity, *one.first, -one.breadth)
+    return (
+        severity == 2,
+        one.playbook.yields,
+        one.strength.order,
+        one.stated,
+        severity,
+        *one.first,
+        -one.breadth,
+    )
 
 
 def _explain_echoes(found: Sequence[Candidate]) -> None:
@@ -136,7 +154,11 @@ def _explain_echoes(found: Sequence[Candidate]) -> None:
             echo = by_id.get(name)
             if echo is None or echo is cause or _too_weak(cause, echo):
                 continue
-            if cause.playbook.id in echo.playbook.explains and not echo.playbook.yields and _rank(echo) < _rank(cause):
+            if (
+                cause.playbook.id in echo.playbook.explains
+                and not echo.playbook.yields
+                and _rank(echo) < _rank(cause)
+            ):
                 continue
             if _reaches(cause, echo.playbook.id, by_id):
                 continue
@@ -175,7 +197,9 @@ def _explained(playbook: Playbook, present: Iterable[str]) -> list[str]:
 def _raise_hints(found: Sequence[Candidate]) -> None:
     """A hint whose predicted consequence was seen is more than a hint."""
     for one in found:
-        if one.strength is not Strength.POSSIBLE or any(match.clause.ceiling == "possible" for match in one.matches):
+        if one.strength is not Strength.POSSIBLE or any(
+            match.clause.ceiling == "possible" for match in one.matches
+        ):
             continue
         own = [name for name in one.echoes if name not in LAST_RESORT]
         if own:
@@ -184,8 +208,13 @@ def _raise_hints(found: Sequence[Candidate]) -> None:
 
 def _without_last_resorts(roots: list[Candidate]) -> list[Candidate]:
     """`worker-died` and the like stand only where nothing else does."""
-    better = [one for one in roots if not one.playbook.yields and one.playbook.severity == "error"
-              and one.strength is not Strength.POSSIBLE]
+    better = [
+        one
+        for one in roots
+        if not one.playbook.yields
+        and one.playbook.severity == "error"
+        and one.strength is not Strength.POSSIBLE
+    ]
     return [one for one in roots if not one.playbook.yields] if better else roots
 
 
@@ -208,7 +237,9 @@ def _diagnosis(one: Candidate, evidence: Evidence, role: Role) -> Diagnosis:
         evidence=tuple(_evidence_lines(one, culprit.rank)),
         echoes=tuple(sorted(set(one.echoes))),
         fixes=tuple(fixes),
-        confirm=tuple(fill(text, names) for text in playbook.confirm) if one.strength is not Strength.PROVEN else (),
+        confirm=tuple(fill(text, names) for text in playbook.confirm)
+        if one.strength is not Strength.PROVEN
+        else (),
         explanation=fill(playbook.explanation, names),
         severity=playbook.severity,
     )
@@ -217,15 +248,25 @@ def _diagnosis(one: Candidate, evidence: Evidence, role: Role) -> Diagnosis:
 def _names(one: Candidate, evidence: Evidence, culprit: Culprit) -> dict[str, Any]:
     names: dict[str, Any] = {**evidence.names, **one.told}
     for finding in one.findings:
-        names.update({key: value for key, value in finding.data.items() if isinstance(value, (str, int, float))})
+        names.update(
+            {key: value for key, value in finding.data.items() if isinstance(value, (str, int, float))}
+        )
     for match in reversed(one.matches):
         for hit in reversed(match.hits):
             for line in reversed(hit.lines):
                 names.update(line.fields)
-            for line in reversed([line for line in hit.lines if culprit.rank is None or line.origin.rank == culprit.rank]):
+            for line in reversed(
+                [line for line in hit.lines if culprit.rank is None or line.origin.rank == culprit.rank]
+            ):
                 names.update(line.fields)
             for finding in hit.findings:
-                names.update({key: value for key, value in finding.data.items() if isinstance(value, (str, int, float))})
+                names.update(
+                    {
+                        key: value
+                        for key, value in finding.data.items()
+                        if isinstance(value, (str, int, float))
+                    }
+                )
     for key in ("rank", "host", "gpu", "phase", "process"):
         value = getattr(culprit, key)
         if value is not None:
@@ -240,15 +281,17 @@ def _finding_fixes(findings: Sequence[Finding]) -> list[Fix]:
     for finding in findings:
         raw = finding.data.get("fix")
         if isinstance(raw, Mapping) and raw.get("do"):
-            fixes.append(Fix(
-                do=str(raw["do"]),
-                settings={str(key): str(value) for key, value in (raw.get("settings") or {}).items()},
-                command=raw.get("command"),
-                patch=raw.get("patch"),
-                risk=str(raw.get("risk", "restarts-job")),
-                verify=raw.get("verify"),
-                undo=raw.get("undo"),
-            ))
+            fixes.append(
+                Fix(
+                    do=str(raw["do"]),
+                    settings={str(key): str(value) for key, value in (raw.get("settings") or {}).items()},
+                    command=raw.get("command"),
+                    patch=raw.get("patch"),
+                    risk=str(raw.get("risk", "restarts-job")),
+                    verify=raw.get("verify"),
+                    undo=raw.get("undo"),
+                )
+            )
     return fixes
 
 
@@ -266,8 +309,16 @@ def _evidence_lines(one: Candidate, rank: int | None) -> list[EvidenceLine]:
                 key = (line.origin.source, line.origin.line)
                 if key not in seen:
                     seen.add(key)
-                    found.append(EvidenceLine(line.origin.source, line.origin.line, line.text[:600], line.origin.rank, line.origin.host,
-                                              None if line.origin.time_s is None else _clock(line.origin.time_s)))
+                    found.append(
+                        EvidenceLine(
+                            line.origin.source,
+                            line.origin.line,
+                            line.text[:600],
+                            line.origin.rank,
+                            line.origin.host,
+                            None if line.origin.time_s is None else _clock(line.origin.time_s),
+                        )
+                    )
     return found[:MAX_EVIDENCE]
 
 

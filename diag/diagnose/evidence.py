@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diag.model import Finding, Observation, Phase
-from diag.observe.logs.reading import FileReading
+from diag.observe.logs.filestate import FileReading
 
 Stream = tuple[str, str, str]
 """(file, host, rank or process): who wrote a line, as far as the line says."""
@@ -79,7 +79,11 @@ class FileEvidence:
         stops = [one.order for one in self.phases if one.phase is Phase.SHUTDOWN]
         if not stops or not any(mark.order < stops[0] for mark in self.alive):
             return None
-        fatal = [one for one in (*self.dead, *self.exceptions) if one.order < stops[0] and not one.fields.get("ignored")]
+        fatal = [
+            one
+            for one in (*self.dead, *self.exceptions)
+            if one.order < stops[0] and not one.fields.get("ignored")
+        ]
         return None if any(not self.lives_on(one) for one in fatal) else stops[0]
 
     def lives_on(self, one: Observation) -> bool:
@@ -93,7 +97,9 @@ class FileEvidence:
             for mark in (*self.dead, *self.exceptions)
         )
         death = min((mark.order for mark in self.dead if mark.order > one.order), default=None)
-        later = [mark for mark in self.alive if mark.order > one.order and (death is None or mark.order < death)]
+        later = [
+            mark for mark in self.alive if mark.order > one.order and (death is None or mark.order < death)
+        ]
         mine = stream_of(one)[2]
         own = [mark for mark in later if not mine or stream_of(mark)[2] in ("", mine)]
         if not fatal:
@@ -142,13 +148,20 @@ class Evidence:
         if rank is None:
             return None
         hosts = {
-            one.origin.host for item in self.files for one in item.observations if one.origin.rank == rank and one.origin.host
+            one.origin.host
+            for item in self.files
+            for one in item.observations
+            if one.origin.rank == rank and one.origin.host
         }
         return hosts.pop() if len(hosts) == 1 else None
 
 
-def prepare(readings: Sequence[FileReading], findings: Sequence[Finding], facts: Mapping[str, list[str]],
-            names: Mapping[str, Any]) -> Evidence:
+def prepare(
+    readings: Sequence[FileReading],
+    findings: Sequence[Finding],
+    facts: Mapping[str, list[str]],
+    names: Mapping[str, Any],
+) -> Evidence:
     """Choose the run of each file and collect its marks."""
     files = [_choose_run(reading) for reading in readings]
     framework = next((item.reading.framework for item in files if item.reading.framework), None)
@@ -159,7 +172,7 @@ def _choose_run(reading: FileReading) -> FileEvidence:
     bounds = _run_bounds(reading)
     runs = [_run(reading, first, last) for first, last in bounds]
     chosen = runs[-1]
-    if not chosen.alive and not _failed(chosen):   # a last run that tells nothing leaves the one before
+    if not chosen.alive and not _failed(chosen):  # a last run that tells nothing leaves the one before
         chosen = next((run for run in reversed(runs) if _failed(run)), chosen)
     chosen.other_runs = len(runs) - 1
     chosen.earlier_failed = sum(_failed(run) for run in runs if run.first_line < chosen.first_line)
@@ -169,7 +182,8 @@ def _choose_run(reading: FileReading) -> FileEvidence:
 def _run_bounds(reading: FileReading) -> list[tuple[int, int]]:
     """A new run begins at a start line only if the one before ended (or failed) in between."""
     ends = sorted(
-        one.order for one in reading.observations
+        one.order
+        for one in reading.observations
         if one.kind in ("dead", "exception") or (one.kind == "phase" and one.phase is Phase.SHUTDOWN)
     )
     starts = [1]
@@ -183,7 +197,10 @@ def _run_bounds(reading: FileReading) -> list[tuple[int, int]]:
 def _run(reading: FileReading, first: int, last: int) -> FileEvidence:
     inside = [one for one in reading.observations if first <= one.order <= last]
     return FileEvidence(
-        reading, first, last, inside,
+        reading,
+        first,
+        last,
+        inside,
         alive=[one for one in inside if one.kind == "alive"],
         dead=[one for one in inside if one.kind == "dead"],
         phases=[one for one in inside if one.kind == "phase"],
@@ -194,6 +211,7 @@ def _run(reading: FileReading, first: int, last: int) -> FileEvidence:
 def _failed(run: FileEvidence) -> bool:
     end = run.orderly_end
     return any(
-        not run.lives_on(one) for one in (*run.dead, *run.exceptions)
+        not run.lives_on(one)
+        for one in (*run.dead, *run.exceptions)
         if not one.fields.get("ignored") and (end is None or one.order < end)
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from diag.diagnose.evidence import Evidence
 from diag.model import Finding
-from diag.observe.logs.reading import FileReading
+from diag.observe.logs.filestate import FileReading
 
 
 def flatten(

@@ -30,7 +30,9 @@ class Problem:
         return f"{self.playbook}: {self.what}"
 
 
-def diagnose_text(base: Base, reader: LogReader, text: str, findings: Sequence[Finding] = ()) -> tuple[Diagnosis, ...]:
+def diagnose_text(
+    base: Base, reader: LogReader, text: str, findings: Sequence[Finding] = ()
+) -> tuple[Diagnosis, ...]:
     """Diagnose one piece of log text (and findings) with an already compiled reader."""
     readings = [reader.read(Source("sample", io.BytesIO(text.encode())))] if text else []
     facts, names = flatten(readings, findings, {})
@@ -42,9 +44,19 @@ def sample_findings(sample: Sample) -> list[Finding]:
     found = []
     for raw in sample.findings:
         status = Status(raw.get("status", "fail"))
-        data = {key: value for key, value in raw.items() if key not in ("probe", "status", "summary", "subject")}
-        found.append(Finding(raw["probe"], raw.get("subject", ""), status, raw.get("summary", ""),
-                             None if status.measured else Reason.NOT_APPLICABLE, data))
+        data = {
+            key: value for key, value in raw.items() if key not in ("probe", "status", "summary", "subject")
+        }
+        found.append(
+            Finding(
+                raw["probe"],
+                raw.get("subject", ""),
+                status,
+                raw.get("summary", ""),
+                None if status.measured else Reason.NOT_APPLICABLE,
+                data,
+            )
+        )
     return found
 
 
@@ -60,7 +72,11 @@ def show_playbook(identity: str, playbook_dirs: Sequence[Path] = ()) -> Playbook
     base = load_base(playbook_dirs, samples=True)
     if identity not in base.playbooks:
         near = difflib.get_close_matches(identity, base.playbooks, 3, 0.5)
-        raise UserError(f"no playbook is called {identity!r}", help="did you mean " + ", ".join(near) + "?" if near else "", code="no-such-playbook")
+        raise UserError(
+            f"no playbook is called {identity!r}",
+            help="did you mean " + ", ".join(near) + "?" if near else "",
+            code="no-such-playbook",
+        )
     return base.playbooks[identity]
 
 
@@ -93,7 +109,10 @@ def lint_playbooks(path: Path | None = None, playbook_dirs: Sequence[Path] = ())
     chosen = [loaded[file.stem] for file in given if file.stem in loaded]
     reader = build_reader(base)
     for playbook in chosen:
-        problems += [Problem(playbook.id, what) for what in (*_form(playbook, loaded), *_samples(playbook, base, reader))]
+        problems += [
+            Problem(playbook.id, what)
+            for what in (*_form(playbook, loaded), *_samples(playbook, base, reader))
+        ]
     return problems
 
 
@@ -103,23 +122,37 @@ def _form(playbook: Playbook, loaded: dict[str, Playbook]) -> list[str]:
         if name not in loaded:
             problems.append(f"names an unknown playbook {name!r}")
     if playbook.false_positives.lower() in ("none", "no"):
-        problems.append("false_positives: 'none' is no answer; say what could fool it, or 'unknown' or 'unlikely'")
-    used = {name for clause in playbook.when for group in (clause.all, clause.any, clause.none, clause.stalled, clause.sequence) for name in group}
+        problems.append(
+            "false_positives: 'none' is no answer; say what could fool it, or 'unknown' or 'unlikely'"
+        )
+    used = {
+        name
+        for clause in playbook.when
+        for group in (clause.all, clause.any, clause.none, clause.stalled, clause.sequence)
+        for name in group
+    }
     used |= {name for clause in playbook.when for pair in (*clause.unfinished,) for name in pair}
     used |= {pair[0] for clause in playbook.when for pair in (*clause.repeats, *clause.differs, *clause.same)}
     used |= {name for signal in playbook.signals.values() for name in signal.cleared_by}
     problems += [
-        f"signal {name!r} is used in no clause and captures nothing" for name, signal in playbook.signals.items()
+        f"signal {name!r} is used in no clause and captures nothing"
+        for name, signal in playbook.signals.items()
         if name not in used and not any("(?P<" in pattern for pattern in signal.patterns)
     ]
     required, _ = placeholders(playbook.summary)
     if required:
-        problems.append("summary: put " + ", ".join(sorted(f"{{{name}}}" for name in required)) + " inside [[...]] with the words around, in case it is unknown")
+        problems.append(
+            "summary: put "
+            + ", ".join(sorted(f"{{{name}}}" for name in required))
+            + " inside [[...]] with the words around, in case it is unknown"
+        )
     for number, fix in enumerate(playbook.fixes):
         texts = [fix.do, fix.command, fix.patch, *fix.settings.values()]
         open_names = {name for text in texts for name in placeholders(text)[0]} - set(fix.needs)
         if open_names:
-            problems.append(f"fixes[{number}] uses {', '.join(sorted(open_names))}: list them under needs, or put them inside [[...]]")
+            problems.append(
+                f"fixes[{number}] uses {', '.join(sorted(open_names))}: list them under needs, or put them inside [[...]]"
+            )
     return problems
 
 
@@ -133,14 +166,18 @@ def _samples(playbook: Playbook, base: Base, reader: LogReader) -> list[str]:
         found = diagnose_text(base, reader, sample.text, sample_findings(sample))
         ids = [one.id for one in found]
         if playbook.id not in ids:
-            problems.append(f"samples.fires[{number}] does not fire it (found: {', '.join(ids) or 'nothing'})")
+            problems.append(
+                f"samples.fires[{number}] does not fire it (found: {', '.join(ids) or 'nothing'})"
+            )
         elif ids[0] != playbook.id:
             problems.append(f"samples.fires[{number}] is first explained as {ids[0]}")
         else:
             allowed = {*playbook.hits, *playbook.explains, playbook.id}
             extra = [one.id for one in found if one.role is not Role.ECHO and one.id not in allowed]
             if extra:
-                problems.append(f"samples.fires[{number}] also fires {', '.join(extra)} (declare under hits or explains, or sharpen)")
+                problems.append(
+                    f"samples.fires[{number}] also fires {', '.join(extra)} (declare under hits or explains, or sharpen)"
+                )
     for number, sample in enumerate(playbook.silent):
         ids = [one.id for one in diagnose_text(base, reader, sample.text, sample_findings(sample))]
         if playbook.id in ids:
@@ -158,11 +195,17 @@ def _unsampled(playbook: Playbook) -> list[str]:
 
     from diag.observe.logs.heads import clean
 
-    texts = [clean(line) for sample in (*playbook.fires, *playbook.silent, *playbook.blind) for line in sample.text.splitlines()]
+    texts = [
+        clean(line)
+        for sample in (*playbook.fires, *playbook.silent, *playbook.blind)
+        for line in sample.text.splitlines()
+    ]
     return [
         f"signals.{signal.name}: no sample has a line for {pattern!r}"
-        for signal in playbook.signals.values() if signal.kind in ("log", "exception")
-        for pattern in signal.patterns if not any(re.search(pattern, line) for line in texts)
+        for signal in playbook.signals.values()
+        if signal.kind in ("log", "exception")
+        for pattern in signal.patterns
+        if not any(re.search(pattern, line) for line in texts)
     ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diag.model import Hardware, LaunchPlan
-from diag.observe.logs.reading import FileReading
+from diag.observe.logs.filestate import FileReading
 from diag.observe.reports import NodeReport
 
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -20,7 +20,11 @@ def hardware_of_facts(facts: Mapping[str, Any], origin: str, nodes: int | None =
     gpus = seen.get("gpus") if isinstance(seen, Mapping) else None
     if not isinstance(gpus, list) or not gpus or not isinstance(seen, Mapping):
         return None
-    totals = [int(gpu["memory_total_bytes"]) for gpu in gpus if isinstance(gpu, Mapping) and gpu.get("memory_total_bytes")]
+    totals = [
+        int(gpu["memory_total_bytes"])
+        for gpu in gpus
+        if isinstance(gpu, Mapping) and gpu.get("memory_total_bytes")
+    ]
     return Hardware(
         gpu_name=str(gpus[0].get("name")) if isinstance(gpus[0], Mapping) else None,
         gpus_per_node=len(gpus),
@@ -43,7 +47,10 @@ def probed_hardware(nodes: int | None = None) -> Hardware | None:
 
 
 def known_hardware(
-    files: Sequence[FileReading], facts: Mapping[str, list[str]], probed: Mapping[str, Any], reports: Sequence[NodeReport]
+    files: Sequence[FileReading],
+    facts: Mapping[str, list[str]],
+    probed: Mapping[str, Any],
+    reports: Sequence[NodeReport],
 ) -> Hardware | None:
     """The best that is known: probed, reported, or printed in the logs."""
     found = hardware_of_facts(probed, "probed")
@@ -54,13 +61,19 @@ def known_hardware(
 
 def _hardware_of_logs(files: Sequence[FileReading], facts: Mapping[str, list[str]]) -> Hardware | None:
     def values(path: str) -> list[str]:
-        return [value for reading in files for _, value in reading.facts.get(path, [])] + list(facts.get(path, []))
+        return [value for reading in files for _, value in reading.facts.get(path, [])] + list(
+            facts.get(path, [])
+        )
 
-    names, indexes, memory = values("hardware.gpu_name"), values("hardware.gpu_index"), values("hardware.gpu_memory_text")
+    names, indexes, memory = (
+        values("hardware.gpu_name"),
+        values("hardware.gpu_index"),
+        values("hardware.gpu_memory_text"),
+    )
     if not (names or indexes or memory):
         return None
     if len(set(names)) > 1:
-        return None   # several kinds of GPU: nothing certain can be said
+        return None  # several kinds of GPU: nothing certain can be said
     drivers = values("hardware.driver_version")
     return Hardware(
         gpu_name=names[0] if names else None,

@@ -84,13 +84,20 @@ class Matcher:
         hits = SignalHits(signal)
         if signal.kind == "log":
             hits.lines = self.index.get(f"{self.playbook.id}/{signal.name}", [])
-            if signal.conditions:   # on the captures: `s_per_it above 8`
-                hits.lines = [one for one in hits.lines
-                              if all(holds(condition, {key: [str(value)] for key, value in one.fields.items()})
-                                     for condition in signal.conditions)]
+            if signal.conditions:  # on the captures: `s_per_it above 8`
+                hits.lines = [
+                    one
+                    for one in hits.lines
+                    if all(
+                        holds(condition, {key: [str(value)] for key, value in one.fields.items()})
+                        for condition in signal.conditions
+                    )
+                ]
         elif signal.kind == "exception":
             hits.lines = [
-                one for item in self.evidence.files for one in item.exceptions
+                one
+                for item in self.evidence.files
+                for one in item.exceptions
                 if not one.fields.get("ignored") and _exception_fits(signal, one)
             ]
         elif signal.kind == "finding":
@@ -107,8 +114,13 @@ class Matcher:
             return False
         for name in signal.cleared_by:
             later = self.index.get(f"{self.playbook.id}/{name}", [])
-            if any(other.order >= one.order and other is not one and other.origin.source == one.origin.source
-                   and stream_of(other)[2] in ("", stream_of(one)[2]) for other in later):
+            if any(
+                other.order >= one.order
+                and other is not one
+                and other.origin.source == one.origin.source
+                and stream_of(other)[2] in ("", stream_of(one)[2])
+                for other in later
+            ):
                 return True
         if signal.says == "context" or self.playbook.while_serving:
             return False
@@ -160,14 +172,21 @@ class Matcher:
             hits.append(SignalHits(self.playbook.signals[begin], begun))
         if clause.stalled:
             last = [
-                one for name in clause.stalled for one in self.hits(name).lines
+                one
+                for name in clause.stalled
+                for one in self.hits(name).lines
                 if (item := self.evidence.file_of(one)) is not None and one.order >= item.last_progress
             ]
             if not last:
                 return None
             names = {one.name.rsplit("/", 1)[-1] for one in last}
-            hits += [SignalHits(self.playbook.signals[name], [one for one in last if one.name.endswith(f"/{name}")])
-                     for name in clause.stalled if name in names]
+            hits += [
+                SignalHits(
+                    self.playbook.signals[name], [one for one in last if one.name.endswith(f"/{name}")]
+                )
+                for name in clause.stalled
+                if name in names
+            ]
         return bool(clause.unfinished or clause.stalled)
 
     def _ended(self, begun: Observation, end: str) -> bool:
@@ -177,7 +196,8 @@ class Matcher:
         mine = stream_of(begun)
         ends = self.index.get(f"{self.playbook.id}/{end}", [])
         return any(
-            other.origin.source == begun.origin.source and other.order >= begun.order
+            other.origin.source == begun.origin.source
+            and other.order >= begun.order
             and (not mine[2] or not stream_of(other)[2] or stream_of(other)[2] == mine[2])
             for other in ends
         )
@@ -216,7 +236,10 @@ class Matcher:
             return True
         mine = {one.origin.rank for one in match.primary if one.origin.rank is not None}
         everyone = {
-            one.origin.rank for item in self.evidence.files for one in item.observations if one.origin.rank is not None
+            one.origin.rank
+            for item in self.evidence.files
+            for one in item.observations
+            if one.origin.rank is not None
         }
         if clause.ranks == "one":
             return len(mine) == 1
@@ -250,7 +273,10 @@ def _finding_fits(signal: Signal, one: Finding) -> bool:
     wanted = signal.statuses or (Status.FAIL.value,)
     if one.status.value not in wanted:
         return False
-    plain = {key: [str(item) for item in value] if isinstance(value, list) else [str(value)] for key, value in one.data.items()}
+    plain = {
+        key: [str(item) for item in value] if isinstance(value, list) else [str(value)]
+        for key, value in one.data.items()
+    }
     return all(holds(condition, plain) for condition in signal.conditions)
 
 

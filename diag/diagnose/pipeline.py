@@ -41,7 +41,12 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int | None], None]
 
-PLAN_CAUSES_FROM_LOGS = ("gpu-count-exceeded", "tp-not-divisible", "disagg-prefill-not-enabled", "tp-mismatch-disagg")
+PLAN_CAUSES_FROM_LOGS = (
+    "gpu-count-exceeded",
+    "tp-not-divisible",
+    "disagg-prefill-not-enabled",
+    "tp-mismatch-disagg",
+)
 """Contradictions within a printed configuration that stand on their own; anything else only supports what the log says."""
 
 
@@ -63,7 +68,9 @@ class Given:
     inputs: list[InputFile] = field(default_factory=list)
 
 
-def explain(paths: Sequence[str], *, playbook_dirs: Sequence[Path] = (), on_progress: Progress | None = None) -> Report:
+def explain(
+    paths: Sequence[str], *, playbook_dirs: Sequence[Path] = (), on_progress: Progress | None = None
+) -> Report:
     """Diagnose from evidence left behind: logs, folders, archives, reports, plans. Raises UserError for bad input."""
     base = load_base(playbook_dirs)
     given = gather(paths, base, on_progress)
@@ -102,21 +109,29 @@ def gather(paths: Sequence[str], base: Base, on_progress: Progress | None = None
             given.inputs.append(InputFile(reading.name, "log", reading.bytes, reading.lines))
     if not given.inputs:
         what = opening.skipped[0] if opening.skipped else None
-        raise UserError("holds nothing that could be read" + (f" ({what.name} {what.why})" if what else ""),
-                        where=", ".join(paths), code="nothing-readable")
+        raise UserError(
+            "holds nothing that could be read" + (f" ({what.name} {what.why})" if what else ""),
+            where=", ".join(paths),
+            code="nothing-readable",
+        )
     return given
 
 
 def _is_plan(name: str, head: bytes) -> bool:
     if not name.endswith((".yaml", ".yml", ".sh", ".bash", ".sbatch", ".slurm")):
-        return False   # the plan readers are not even loaded for logs
+        return False  # the plan readers are not even loaded for logs
     from diag.observe.plans import is_plan
 
     return is_plan(name, head)
 
 
 def conclude_given(
-    command: str, base: Base, given: Given, findings: Sequence[Finding], facts: Mapping[str, Any], gaps: Sequence[Gap] = ()
+    command: str,
+    base: Base,
+    given: Given,
+    findings: Sequence[Finding],
+    facts: Mapping[str, Any],
+    gaps: Sequence[Gap] = (),
 ) -> Report:
     """Join what logs, probes, reports and plans say, and conclude."""
     everything = [*findings, *(one for report in given.reports for one in report.findings)]
@@ -134,7 +149,14 @@ def conclude_given(
         sections["launch"] = launch_facts([*given.plans, *printed], hardware)
     table, names = flatten(given.logs.files, everything, extra)
     evidence = prepare(given.logs.files, everything, table, names)
-    return conclude(command, base, evidence, inputs=tuple(given.inputs), gaps=(*gaps, *_log_gaps(given.logs)), facts=sections)
+    return conclude(
+        command,
+        base,
+        evidence,
+        inputs=tuple(given.inputs),
+        gaps=(*gaps, *_log_gaps(given.logs)),
+        facts=sections,
+    )
 
 
 def _from_log(one: Finding) -> Finding:
@@ -150,7 +172,11 @@ def evidence_of(paths: Sequence[str], reader: LogReader) -> Evidence:
     if printed:
         from diag.diagnose.plans import check_plans
 
-        findings = [_from_log(one) for one in check_plans(printed, known_hardware(files, {}, {}, ())) if one.status is Status.FAIL]
+        findings = [
+            _from_log(one)
+            for one in check_plans(printed, known_hardware(files, {}, {}, ()))
+            if one.status is Status.FAIL
+        ]
     table, names = flatten(files, findings, {})
     return prepare(files, findings, table, names)
 
@@ -166,7 +192,15 @@ def check(
     playbook_dirs: Sequence[Path] = (),
 ) -> CheckOutcome:
     """Judge launch plans against hardware that is given, reported or probed. Raises UserError for bad input."""
-    from diag.diagnose.plans import check_plans, correct, facts_of_folder, facts_of_size, launch_facts, parse_gpus, parse_parameters
+    from diag.diagnose.plans import (
+        check_plans,
+        correct,
+        facts_of_folder,
+        facts_of_size,
+        launch_facts,
+        parse_gpus,
+        parse_parameters,
+    )
     from diag.observe.plans import read_plans
 
     base = load_base(playbook_dirs)
@@ -181,18 +215,32 @@ def check(
         hardware = probed_hardware(nodes)
     plans, errors = read_plans(paths)
     if not plans:
-        raise errors[0] if errors else UserError("holds no launch plan", where=", ".join(paths), code="plan-unknown")
+        raise (
+            errors[0]
+            if errors
+            else UserError("holds no launch plan", where=", ".join(paths), code="plan-unknown")
+        )
     findings = check_plans(plans, hardware, model)
     table, names = flatten([], findings, {})
     evidence = prepare([], findings, table, names)
-    inputs = tuple(InputFile(plan.source, f"plan ({plan.kind})", Path(plan.source).stat().st_size if Path(plan.source).is_file() else 0)
-                   for plan in plans)
+    inputs = tuple(
+        InputFile(
+            plan.source,
+            f"plan ({plan.kind})",
+            Path(plan.source).stat().st_size if Path(plan.source).is_file() else 0,
+        )
+        for plan in plans
+    )
     report = conclude(
-        "check", base, evidence, inputs=inputs, gaps=tuple(Gap(error.where, error.what, error.help) for error in errors),
+        "check",
+        base,
+        evidence,
+        inputs=inputs,
+        gaps=tuple(Gap(error.where, error.what, error.help) for error in errors),
         facts={"launch": launch_facts(plans, hardware, model), "hardware": _hardware_facts(hardware)},
     )
     if errors:
-        report = replace(report, exit_code=2)   # the rest of the files is judged all the same
+        report = replace(report, exit_code=2)  # the rest of the files is judged all the same
     return CheckOutcome(report, tuple(correct(_files_of(plans), plans, findings, hardware, model)))
 
 
@@ -233,7 +281,9 @@ def run_node(
     setup = Setup(env=dict(os.environ), python=python, deep=deep)
     run = run_probes(setup, only=only, skip=skip, timeout_s=timeout_s, on_event=on_event)
     report = conclude_given("run", base, given, run.findings, run.facts, run.gaps)
-    note = (f"interrupted after {run.duration_s:.1f} s: the rest was not looked at",) if run.interrupted else ()
+    note = (
+        (f"interrupted after {run.duration_s:.1f} s: the rest was not looked at",) if run.interrupted else ()
+    )
     return replace(report, notes=(*report.notes, *note))
 
 
@@ -267,10 +317,14 @@ def conclude(
     )
 
 
-def judge(diagnoses: Sequence[Diagnosis], findings: Sequence[Finding], open_question: Unexplained | None) -> tuple[Verdict, int]:
+def judge(
+    diagnoses: Sequence[Diagnosis], findings: Sequence[Finding], open_question: Unexplained | None
+) -> tuple[Verdict, int]:
     """The verdict and the exit code (CONTRACT: 0 nothing wrong, 1 named, 3 wrong or unmeasured and unknown)."""
     roots = [one for one in diagnoses if one.role is not Role.ECHO and one.severity != "note"]
-    if any(one.strength is not Strength.POSSIBLE for one in roots) or any(one.status is Status.FAIL for one in findings):
+    if any(one.strength is not Strength.POSSIBLE for one in roots) or any(
+        one.status is Status.FAIL for one in findings
+    ):
         return Verdict.FAIL, 1
     if roots:
         return Verdict.WARN, 1
@@ -288,7 +342,8 @@ def _run_notes(evidence: Evidence) -> list[str]:
         f"{item.reading.name} holds {item.other_runs + 1} runs; judged: lines {item.first_line} to "
         f"{item.last_line if item.last_line < 1 << 59 else item.reading.lines}"
         + (f"; {item.earlier_failed} earlier failed" if item.earlier_failed else "")
-        for item in evidence.files if item.other_runs
+        for item in evidence.files
+        if item.other_runs
     ]
 
 

@@ -34,17 +34,29 @@ def unexplained(evidence: Evidence) -> Unexplained | None:
     shown = tuple(
         f"{who}: {one.origin.source}:{one.origin.line}: {one.text[:300]}" for who, one in ordered[:MAX_SHOWN]
     )
-    phases = [item.phase_at(one) for item in evidence.files for one in (ordered[0][1],) if item.reading.name == one.origin.source]
+    phases = [
+        item.phase_at(one)
+        for item in evidence.files
+        for one in (ordered[0][1],)
+        if item.reading.name == one.origin.source
+    ]
     phase = next((phase for phase in phases if phase is not None), None)
-    steps = [_NEXT[phase]] if phase in _NEXT else ["give diag the logs of all ranks and nodes together: the first failure may be in another file"]
+    steps = (
+        [_NEXT[phase]]
+        if phase in _NEXT
+        else ["give diag the logs of all ranks and nodes together: the first failure may be in another file"]
+    )
     steps.append("diag playbook new --from LOG:LINE drafts a playbook from the line that names the cause")
-    return Unexplained(shown, _odd(evidence, firsts), phase.value if phase is not None else None, tuple(steps))
+    return Unexplained(
+        shown, _odd(evidence, firsts), phase.value if phase is not None else None, tuple(steps)
+    )
 
 
 def _failures(item: FileEvidence) -> list[Observation]:
     end = item.orderly_end
     found = [
-        one for one in (*item.exceptions, *item.dead)
+        one
+        for one in (*item.exceptions, *item.dead)
         if not one.fields.get("ignored") and not item.lives_on(one) and (end is None or one.order < end)
     ]
     return sorted(found, key=lambda one: one.order)

@@ -73,7 +73,7 @@ class Phase(str, Enum):
     KV_CACHE = "kv-cache"
     COMPILE = "compile"
     GRAPH_CAPTURE = "graph-capture"
-    SERVING = "serving"   # answers requests or takes training steps
+    SERVING = "serving"  # answers requests or takes training steps
     SHUTDOWN = "shutdown"
 
     @property

@@ -43,7 +43,9 @@ def playbook_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*.yaml") if path.is_file())
 
 
-def load_base(extra: Sequence[Path] = (), *, samples: bool = False, broken: list[UserError] | None = None) -> Base:
+def load_base(
+    extra: Sequence[Path] = (), *, samples: bool = False, broken: list[UserError] | None = None
+) -> Base:
     """Load the project's playbooks and those of the `extra` folders.
 
     Without `samples` a cached or compiled form is taken where it is up to date. Raises UserError for a
@@ -70,7 +72,10 @@ def load_base(extra: Sequence[Path] = (), *, samples: bool = False, broken: list
         stored = _read_stored(cache / f"base-{key}.json")
         if stored is not None:
             return Base(stored, key, cache)
-    playbooks = {name: dataclasses.replace(one, fires=(), silent=(), blind=()) for name, one in _load_all(files).items()}
+    playbooks = {
+        name: dataclasses.replace(one, fires=(), silent=(), blind=())
+        for name, one in _load_all(files).items()
+    }
     if cache is not None:
         write_private(cache / f"base-{key}.json", dump(playbooks).encode())
     return Base(playbooks, key, cache)
@@ -89,7 +94,9 @@ def _load_all(files: Sequence[Path], broken: list[UserError] | None = None) -> d
             broken.append(error)
             continue
         if playbook.id in found:
-            raise UserError(f"id {playbook.id!r} is already taken by {found[playbook.id].source}", where=str(path))
+            raise UserError(
+                f"id {playbook.id!r} is already taken by {found[playbook.id].source}", where=str(path)
+            )
         found[playbook.id] = playbook
     return found
 
@@ -141,7 +148,9 @@ def dump(playbooks: Mapping[str, Playbook]) -> str:
     plain = []
     for playbook in playbooks.values():
         plain.append(dataclasses.asdict(dataclasses.replace(playbook, fires=(), silent=(), blind=())))
-    return json.dumps({"version": diag.__version__, "playbooks": plain}, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(
+        {"version": diag.__version__, "playbooks": plain}, ensure_ascii=False, separators=(",", ":")
+    )
 
 
 def _read_stored(path: Path) -> dict[str, Playbook] | None:
@@ -161,12 +170,21 @@ def _tuples(value: Any) -> Any:
 def _thaw(entry: dict[str, Any]) -> Playbook:
     plain = {key: _tuples(value) for key, value in entry.items()}
     plain["signals"] = {
-        name: Signal(**{
-            **{key: _tuples(value) for key, value in signal.items()},
-            "conditions": tuple(Condition(**{key: _tuples(value) for key, value in one.items()}) for one in signal["conditions"]),
-        })
+        name: Signal(
+            **{
+                **{key: _tuples(value) for key, value in signal.items()},
+                "conditions": tuple(
+                    Condition(**{key: _tuples(value) for key, value in one.items()})
+                    for one in signal["conditions"]
+                ),
+            }
+        )
         for name, signal in entry["signals"].items()
     }
-    plain["when"] = tuple(Clause(**{key: _tuples(value) for key, value in clause.items()}) for clause in entry["when"])
-    plain["fixes"] = tuple(FixText(**{key: _tuples(value) for key, value in fix.items()}) for fix in entry["fixes"])
+    plain["when"] = tuple(
+        Clause(**{key: _tuples(value) for key, value in clause.items()}) for clause in entry["when"]
+    )
+    plain["fixes"] = tuple(
+        FixText(**{key: _tuples(value) for key, value in fix.items()}) for fix in entry["fixes"]
+    )
     return Playbook(**plain)

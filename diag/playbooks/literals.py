@@ -55,7 +55,7 @@ def check_linear(pattern: str) -> Any:
 
 def _score(choice: Iterable[str]) -> tuple[int, int]:
     texts = list(choice)
-    return (min(12, min(map(len, texts))), -len(texts))
+    return (min(12, *map(len, texts)), -len(texts))
 
 
 def _best(sequence: Any) -> set[str] | None:

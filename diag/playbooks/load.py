@@ -28,13 +28,51 @@ from diag.system import UserError
 
 ID = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
 NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
-FORBIDDEN_BEGINNINGS = ("use-", "set-", "fix-", "add-", "do-not-", "enable-", "disable-", "increase-", "upgrade-")
+FORBIDDEN_BEGINNINGS = (
+    "use-",
+    "set-",
+    "fix-",
+    "add-",
+    "do-not-",
+    "enable-",
+    "disable-",
+    "increase-",
+    "upgrade-",
+)
 
-_REQUIRED = {"id", "title", "since", "status", "severity", "signals", "when", "summary", "explanation", "fixes", "confirm",
-             "looks_like", "false_positives", "references", "samples"}
+_REQUIRED = {
+    "id",
+    "title",
+    "since",
+    "status",
+    "severity",
+    "signals",
+    "when",
+    "summary",
+    "explanation",
+    "fixes",
+    "confirm",
+    "looks_like",
+    "false_positives",
+    "references",
+    "samples",
+}
 _OPTIONAL = {"explains", "yields", "while_serving", "hits", "culprit"}
-_CLAUSE_KEYS = {"all", "any", "none", "unfinished", "stalled", "repeats", "sequence", "phases", "not_phases", "ranks",
-                "differs", "same", "ceiling"}
+_CLAUSE_KEYS = {
+    "all",
+    "any",
+    "none",
+    "unfinished",
+    "stalled",
+    "repeats",
+    "sequence",
+    "phases",
+    "not_phases",
+    "ranks",
+    "differs",
+    "same",
+    "ceiling",
+}
 _FIX_KEYS = {"do", "frameworks", "needs", "settings", "command", "patch", "risk", "verify", "undo"}
 
 
@@ -52,7 +90,9 @@ class _Reader:
             raise self.fail(place, "must be a mapping")
         for key in value:
             if key not in required | optional:
-                raise self.fail(place, f"has an unknown key {key!r}", "known: " + ", ".join(sorted(required | optional)))
+                raise self.fail(
+                    place, f"has an unknown key {key!r}", "known: " + ", ".join(sorted(required | optional))
+                )
         missing = sorted(required - set(value))
         if missing:
             raise self.fail(place, "lacks " + ", ".join(missing))
@@ -122,7 +162,9 @@ def load_playbook(path: Path) -> Playbook:
         when=tuple(_clause(reader, f"when[{number}]", clause, signals) for number, clause in enumerate(when)),
         summary=reader.text(raw["summary"], "summary"),
         explanation=reader.text(raw["explanation"], "explanation"),
-        fixes=tuple(_fix(reader, f"fixes[{number}]", fix) for number, fix in enumerate(_list(reader, raw, "fixes"))),
+        fixes=tuple(
+            _fix(reader, f"fixes[{number}]", fix) for number, fix in enumerate(_list(reader, raw, "fixes"))
+        ),
         confirm=reader.texts(raw["confirm"], "confirm"),
         explains=reader.texts(raw.get("explains"), "explains"),
         yields=reader.flag(raw.get("yields", "false"), "yields"),
@@ -155,7 +197,20 @@ def _signal(reader: _Reader, name: str, raw: Any) -> Signal:
     place = f"signals.{name}"
     if not NAME.match(name):
         raise reader.fail(place, "must be named in lower case with underscores")
-    keys = {"log", "exception", "finding", "fact", "says", "frames", "status", "where", "cleared_by", "about", *COMPARISONS, "other"}
+    keys = {
+        "log",
+        "exception",
+        "finding",
+        "fact",
+        "says",
+        "frames",
+        "status",
+        "where",
+        "cleared_by",
+        "about",
+        *COMPARISONS,
+        "other",
+    }
     raw = reader.mapping(raw, place, set(), keys)
     kinds = [kind for kind in ("log", "exception", "finding", "fact") if kind in raw]
     if len(kinds) != 1:
@@ -240,7 +295,9 @@ def _clause(reader: _Reader, place: str, raw: Any, signals: Mapping[str, Signal]
     )
     for begin, end in unfinished:
         known((begin, end))
-    repeats = tuple((name, int(count)) for name, count in reader.pairs(raw.get("repeats"), f"{place}.repeats"))
+    repeats = tuple(
+        (name, int(count)) for name, count in reader.pairs(raw.get("repeats"), f"{place}.repeats")
+    )
     known(tuple(name for name, _ in repeats))
     clause = Clause(
         all=known(reader.texts(raw.get("all"), place)),
@@ -252,14 +309,26 @@ def _clause(reader: _Reader, place: str, raw: Any, signals: Mapping[str, Signal]
         sequence=known(reader.texts(raw.get("sequence"), place)),
         phases=phases("phases"),
         not_phases=phases("not_phases"),
-        ranks=reader.choice(raw["ranks"], f"{place}.ranks", ("some", "every", "one")) if "ranks" in raw else "",
+        ranks=reader.choice(raw["ranks"], f"{place}.ranks", ("some", "every", "one"))
+        if "ranks" in raw
+        else "",
         differs=reader.pairs(raw.get("differs"), f"{place}.differs"),
         same=reader.pairs(raw.get("same"), f"{place}.same"),
-        ceiling=reader.choice(raw["ceiling"], f"{place}.ceiling", ("possible", "likely")) if "ceiling" in raw else "",
+        ceiling=reader.choice(raw["ceiling"], f"{place}.ceiling", ("possible", "likely"))
+        if "ceiling" in raw
+        else "",
     )
     known(tuple(name for name, _ in (*clause.differs, *clause.same)))
-    if not (clause.all or clause.any or clause.unfinished or clause.stalled or clause.repeats or clause.sequence or clause.differs
-            or clause.same):
+    if not (
+        clause.all
+        or clause.any
+        or clause.unfinished
+        or clause.stalled
+        or clause.repeats
+        or clause.sequence
+        or clause.differs
+        or clause.same
+    ):
         raise reader.fail(place, "asks for nothing that must be there")
     return clause
 
@@ -292,19 +361,23 @@ def _samples(reader: _Reader, raw: Any, place: str) -> tuple[Sample, ...]:
     if not isinstance(raw, list):
         raise reader.fail(place, "must be a list")
     found = []
-    for number, item in enumerate(raw):
+    for number, entry in enumerate(raw):
         at = f"{place}[{number}]"
-        item = reader.mapping(item, at, set(), {"text", "origin", "about", "findings"})
+        item = reader.mapping(entry, at, set(), {"text", "origin", "about", "findings"})
         if not item.get("text") and not item.get("findings"):
             raise reader.fail(at, "needs text or findings")
         findings = item.get("findings") or []
-        if not isinstance(findings, list) or not all(isinstance(one, dict) and "probe" in one for one in findings):
+        if not isinstance(findings, list) or not all(
+            isinstance(one, dict) and "probe" in one for one in findings
+        ):
             raise reader.fail(f"{at}.findings", "must be a list of mappings with at least probe and status")
         found.append(
             Sample(
                 text=reader.text(item.get("text", ""), at, empty=True),
                 findings=tuple(findings),
-                origin=reader.choice(item.get("origin", "re-enacted"), f"{at}.origin", ("captured", "re-enacted")),
+                origin=reader.choice(
+                    item.get("origin", "re-enacted"), f"{at}.origin", ("captured", "re-enacted")
+                ),
                 about=reader.text(item.get("about", ""), f"{at}.about", empty=True),
             )
         )

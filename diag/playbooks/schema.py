@@ -6,15 +6,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 LAYERS = (
-    "plan", "memory", "driver", "hardware", "network", "collective", "transfer", "scheduler", "environment", "framework",
+    "plan",
+    "memory",
+    "driver",
+    "hardware",
+    "network",
+    "collective",
+    "transfer",
+    "scheduler",
+    "environment",
+    "framework",
 )
 SAYS = ("cause", "effect", "hint", "context")
 RISKS = ("none", "restarts-job", "needs-root", "touches-others")
 SEVERITIES = ("error", "warning", "note")
 STATUSES = ("experimental", "stable")
 COMPARISONS = (
-    "equals", "not_equals", "in", "below", "at_least", "above", "version_below", "version_at_least", "version_in", "present", "absent",
-    "matches", "not_matches",
+    "equals",
+    "not_equals",
+    "in",
+    "below",
+    "at_least",
+    "above",
+    "version_below",
+    "version_at_least",
+    "version_in",
+    "present",
+    "absent",
+    "matches",
+    "not_matches",
 )
 
 

@@ -28,7 +28,8 @@ def read_yaml(text: str, where: str) -> Any:
             for event in YAML(typ="base").parse(text):
                 if isinstance(event, AliasEvent):
                     raise UserError(
-                        "uses a YAML alias; playbooks spell everything out", where=f"{where}:{event.start_mark.line + 1}"
+                        "uses a YAML alias; playbooks spell everything out",
+                        where=f"{where}:{event.start_mark.line + 1}",
                     )
         return yaml.load(text)
     except MarkedYAMLError as error:

@@ -83,8 +83,12 @@ def run_command(
             if fd >= 0:
                 os.close(fd)
         return Outcome(
-            None, b"", str(error).encode(), time.monotonic() - begin,
-            missing=isinstance(error, FileNotFoundError), denied=isinstance(error, PermissionError),
+            None,
+            b"",
+            str(error).encode(),
+            time.monotonic() - begin,
+            missing=isinstance(error, FileNotFoundError),
+            denied=isinstance(error, PermissionError),
         )
     if answer_fd:
         os.close(write_fd)
@@ -115,7 +119,7 @@ def _supervise(
             selector.register(process.stdin, selectors.EVENT_WRITE, _Feed(process.stdin, memoryview(stdin)))
         finished = _pump(selector, buffers, begin + timeout_s, process, stop)
         timed_out = not finished
-        _kill_group(process.pid)   # also ends what a finished child left behind in its session
+        _kill_group(process.pid)  # also ends what a finished child left behind in its session
         if timed_out:
             _pump(selector, buffers, time.monotonic() + DRAIN_S, None)
     if process.stdin is not None:
@@ -125,14 +129,18 @@ def _supervise(
     try:
         process.wait(timeout=DRAIN_S)
     except subprocess.TimeoutExpired:
-        stuck = True   # uninterruptible: left behind, reported as such
+        stuck = True  # uninterruptible: left behind, reported as such
     collected = [bytes(buffers[pipe.fileno()]) for pipe in pipes]
     for pipe in pipes:
         pipe.close()
     return Outcome(
         None if timed_out or stuck else process.returncode,
-        collected[0], collected[1], time.monotonic() - begin,
-        timed_out=timed_out, stuck=stuck, answer=collected[2] if read_fd >= 0 else b"",
+        collected[0],
+        collected[1],
+        time.monotonic() - begin,
+        timed_out=timed_out,
+        stuck=stuck,
+        answer=collected[2] if read_fd >= 0 else b"",
     )
 
 
@@ -169,7 +177,7 @@ def _pump(
                 selector.unregister(key.fileobj)
             elif len(buffers[fd]) < MAX_OUTPUT_BYTES:
                 buffers[fd] += chunk
-    while process is not None:   # every pipe closed, the child still there
+    while process is not None:  # every pipe closed, the child still there
         left = deadline - time.monotonic()
         if left <= 0 or (stop is not None and stop.is_set()):
             return process.poll() is not None
@@ -193,7 +201,7 @@ class _Feed:
         except BlockingIOError:
             return False
         except OSError:
-            return True   # the child closed its end: its business
+            return True  # the child closed its end: its business
         return not self.rest
 
 

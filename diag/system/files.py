@@ -23,10 +23,10 @@ class Root:
     def read(self, name: str) -> str | None:
         """The text of a small file; None where it is missing, unreadable or not a file."""
         try:
-            handle = os.open(self.join(name), os.O_RDONLY | os.O_NONBLOCK)   # a FIFO must not hold the reader
+            handle = os.open(self.join(name), os.O_RDONLY | os.O_NONBLOCK)  # a FIFO must not hold the reader
             with os.fdopen(handle, "rb") as file:
                 return file.read(MAX_READ_BYTES).decode("utf-8", "replace")
-        except (OSError, TypeError):   # nothing in the FIFO: read gives None
+        except (OSError, TypeError):  # nothing in the FIFO: read gives None
             return None
 
     def names(self, name: str) -> list[str]:

@@ -52,7 +52,9 @@ def rewrite(case: Path, folder: Path, change: Callable[[str], str]) -> list[Path
     paths = []
     for path in logs_of(case):
         target = folder / path.name
-        target.write_text(change(path.read_text(encoding="utf-8", errors="replace")), encoding="utf-8", newline="")
+        target.write_text(
+            change(path.read_text(encoding="utf-8", errors="replace")), encoding="utf-8", newline=""
+        )
         paths.append(target)
     return paths
 
@@ -62,7 +64,12 @@ def with_noise(text: str) -> str:
     chooser = random.Random(7)
     lines = []
     for line in text.split("\n"):
-        if chooser.random() < 0.2 and not line.startswith((" ", "\t")) and "  File " not in line and "rror" not in line:
+        if (
+            chooser.random() < 0.2
+            and not line.startswith((" ", "\t"))
+            and "  File " not in line
+            and "rror" not in line
+        ):
             lines.append(chooser.choice(NOISE))
         lines.append(line)
     return "\n".join(lines)
@@ -72,21 +79,27 @@ CHANGES: dict[str, Callable[[str], str]] = {
     "crlf": lambda text: text.replace("\n", "\r\n"),
     "ansi": lambda text: "\n".join(f"\x1b[33m{line}\x1b[0m" for line in text.split("\n")),
     "docker-prefix": lambda text: "\n".join(f"vllm-1  | {line}" for line in text.split("\n")),
-    "kubectl-times": lambda text: "\n".join(f"2026-01-02T03:04:05.000000001Z {line}" for line in text.split("\n")),
+    "kubectl-times": lambda text: "\n".join(
+        f"2026-01-02T03:04:05.000000001Z {line}" for line in text.split("\n")
+    ),
     "chinese-around": lambda text: "今天启动失败了，日志如下：\n" + text + "\n请问怎么解决？\n",
 }
 
 
 @pytest.mark.parametrize("change", sorted(CHANGES))
 @pytest.mark.parametrize("case", cases(), ids=lambda path: path.name)
-def test_the_answer_survives_another_form(case: Path, change: str, tmp_path: Path, base: Base, reader: LogReader) -> None:
+def test_the_answer_survives_another_form(
+    case: Path, change: str, tmp_path: Path, base: Base, reader: LogReader
+) -> None:
     expected = answer(base, reader, logs_of(case))
 
     assert expected == answer(base, reader, rewrite(case, tmp_path, CHANGES[change]))
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda path: path.name)
-def test_the_answer_survives_compression_and_order(case: Path, tmp_path: Path, base: Base, reader: LogReader) -> None:
+def test_the_answer_survives_compression_and_order(
+    case: Path, tmp_path: Path, base: Base, reader: LogReader
+) -> None:
     expected = answer(base, reader, logs_of(case))
     packed = []
     for path in logs_of(case):

@@ -70,7 +70,9 @@ def test_costly_and_vague_patterns_are_refused(pattern: str, words: str) -> None
         required_literals(pattern)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "fixtures" / "playbooks_bad").rglob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "fixtures" / "playbooks_bad").rglob("*.yaml")), ids=lambda path: path.stem
+)
 def test_a_broken_playbook_is_refused_with_its_place(path: Path) -> None:
     expected = path.read_text().splitlines()[0].removeprefix("# expect: ")
 

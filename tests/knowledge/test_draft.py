@@ -32,7 +32,16 @@ def test_numbers_paths_and_names_may_vary() -> None:
     assert re.search(pattern, "shard 3 of '/other/y.bin' at 10.9.9.9:1 failed")
 
 
-@pytest.mark.parametrize(("place", "name"), [("x.log", "a-b"), ("x.log:0", "a-b"), ("gone.log:3", "a-b"), ("x.log:1", "fix-it"), ("x.log:1", "Bad Id")])
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("x.log", "a-b"),
+        ("x.log:0", "a-b"),
+        ("gone.log:3", "a-b"),
+        ("x.log:1", "fix-it"),
+        ("x.log:1", "Bad Id"),
+    ],
+)
 def test_a_bad_place_or_id_is_one_sentence(place: str, name: str) -> None:
     with pytest.raises(UserError):
         draft_playbook(place, name)

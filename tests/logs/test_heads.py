@@ -9,24 +9,42 @@ from diag.observe.logs.heads import clean, parse_head, rank_of_file
 CASES = [
     ("[rank3]: RuntimeError: x", {"rank": 3, "text": "RuntimeError: x"}),
     ("[rank3]:[E1120 12:00:00.123 ProcessGroupNCCL.cpp:632] [Rank 3] Watchdog", {"rank": 3, "level": "E"}),
-    ("[default5]:  File \"a.py\", line 3", {"rank": 5}),
+    ('[default5]:  File "a.py", line 3', {"rank": 5}),
     (" 3: Traceback (most recent call last):", {"rank": 3, "text": "Traceback (most recent call last):"}),
     ("[1,7]<stderr>:RuntimeError: x", {"rank": 7, "text": "RuntimeError: x"}),
-    ("(VllmWorkerProcess pid=77) ERROR 11-02 10:00:00 multiproc_worker_utils.py:231] Exception in worker", {"pid": 77, "process": "VllmWorkerProcess"}),
+    (
+        "(VllmWorkerProcess pid=77) ERROR 11-02 10:00:00 multiproc_worker_utils.py:231] Exception in worker",
+        {"pid": 77, "process": "VllmWorkerProcess"},
+    ),
     ("(VllmWorker rank=1 pid=135) INFO 06-10 12:04:21 [pynccl.py:70] vLLM is", {"rank": 1, "pid": 135}),
     ("(Worker_TP2_EP2 pid=260) Loading", {"rank": 2, "pid": 260, "text": "Loading"}),
-    ("(EngineCore_DP0 pid=51290) ERROR 10-25 09:43:31 [core.py:708]   File \"/opt\", line 3", {"text": '  File "/opt", line 3', "rank": None}),
-    ("\x1b[36m(RayWorkerWrapper pid=3330, ip=10.66.0.5)\x1b[0m gpu-w1:3330:3330 [0] NCCL INFO NET/Plugin", {"host": "gpu-w1", "pid": 3330, "gpu": 0}),
+    (
+        '(EngineCore_DP0 pid=51290) ERROR 10-25 09:43:31 [core.py:708]   File "/opt", line 3',
+        {"text": '  File "/opt", line 3', "rank": None},
+    ),
+    (
+        "\x1b[36m(RayWorkerWrapper pid=3330, ip=10.66.0.5)\x1b[0m gpu-w1:3330:3330 [0] NCCL INFO NET/Plugin",
+        {"host": "gpu-w1", "pid": 3330, "gpu": 0},
+    ),
     ("[2025-01-03 10:22:11 DP0 TP3] Load weight begin.", {"rank": 3, "text": "Load weight begin."}),
     ("gpu-lab3:20961:21033 [0] include/socket.h:409 NCCL WARN Net", {"host": "gpu-lab3", "pid": 20961}),
-    ("[1744970122.411037] [gpu-a01:15110:0]            sock.c:334  UCX  ERROR   connect", {"host": "gpu-a01", "pid": 15110}),
+    (
+        "[1744970122.411037] [gpu-a01:15110:0]            sock.c:334  UCX  ERROR   connect",
+        {"host": "gpu-a01", "pid": 15110},
+    ),
     ("[ 1234.567890] NVRM: Xid (PCI:0000:3b:00): 79", {"text": "NVRM: Xid (PCI:0000:3b:00): 79"}),
     ("Nov 21 10:00:00 node7 kernel: [123.456] NVRM: Xid", {"host": "node7", "text": "NVRM: Xid"}),
     ("2025-04-18T14:35:22.411037Z ERROR dynamo_run: boo", {"level": "ERROR", "text": "dynamo_run: boo"}),
     ("[10/25/2025-11:22:33] [TRT-LLM] [E] Failed", {"level": "E", "text": "Failed"}),
     ("[VllmWorker:1] 2025-04-01 10:00:00 hello", {"process": "VllmWorker:1", "rank": None}),
-    ("[pod/vllm-0/main] INFO 04-28 08:14:18 [x.py:1] hi", {"host": "vllm-0", "process": "main", "text": "hi"}),
-    ("torch.OutOfMemoryError: CUDA out of memory.", {"text": "torch.OutOfMemoryError: CUDA out of memory.", "rank": None}),
+    (
+        "[pod/vllm-0/main] INFO 04-28 08:14:18 [x.py:1] hi",
+        {"host": "vllm-0", "process": "main", "text": "hi"},
+    ),
+    (
+        "torch.OutOfMemoryError: CUDA out of memory.",
+        {"text": "torch.OutOfMemoryError: CUDA out of memory.", "rank": None},
+    ),
 ]
 
 
@@ -48,6 +66,9 @@ def test_times_compare_within_a_log_whatever_their_form() -> None:
     assert first < second < third
 
 
-@pytest.mark.parametrize(("name", "rank"), [("logs/rank3.log", 3), ("job-r12.out", 12), ("stderr_rank_7.txt", 7), ("server.log", None)])
+@pytest.mark.parametrize(
+    ("name", "rank"),
+    [("logs/rank3.log", 3), ("job-r12.out", 12), ("stderr_rank_7.txt", 7), ("server.log", None)],
+)
 def test_a_file_name_may_tell_the_rank(name: str, rank: int | None) -> None:
     assert rank == rank_of_file(name)

@@ -57,7 +57,9 @@ def test_a_cut_gz_gives_what_came_before_and_says_so(tmp_path: Path) -> None:
         ("cut.tar", b"x" * 257 + b"ustar" + b"\xff" * 600, "damaged"),
     ],
 )
-def test_what_is_no_log_is_refused_in_one_sentence(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+def test_what_is_no_log_is_refused_in_one_sentence(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
     path = tmp_path / name
     path.write_bytes(content)
 

@@ -29,7 +29,10 @@ def test_both_engines_see_the_same(words: list[str]) -> None:
     text = "\n".join(f"[rank{number % 4}]: {word}" for number, word in enumerate(words)).encode()
 
     seen = [
-        [(one.name, one.origin.line) for one in reader_with(engine).read(Source("x", io.BytesIO(text))).observations]
+        [
+            (one.name, one.origin.line)
+            for one in reader_with(engine).read(Source("x", io.BytesIO(text))).observations
+        ]
         for engine in ("hyperscan", "re")
     ]
 

@@ -8,15 +8,27 @@ from __future__ import annotations
 
 FACTS: tuple[tuple[str, str, str], ...] = (
     ("hardware.driver_version", r"[Dd]river [Vv]ersion\s*[:=]\s*(\d{3}\.\d+(?:\.\d+)?)", "set"),
-    ("hardware.driver_version", r"NVRM version: NVIDIA UNIX .*?Kernel Module.*?  (\d{3}\.\d+(?:\.\d+)?)", "set"),
+    (
+        "hardware.driver_version",
+        r"NVRM version: NVIDIA UNIX .*?Kernel Module.*?  (\d{3}\.\d+(?:\.\d+)?)",
+        "set",
+    ),
     ("hardware.driver_version", r"cudaDriverVersion \d+.*driver (\d{3}\.\d+(?:\.\d+)?)", "set"),
     ("hardware.cuda_driver_api", r"CUDA Version\s*: *(\d+\.\d+)", "last"),
     ("hardware.nccl_cuda_driver", r"cudaDriverVersion (\d+)", "last"),
     ("hardware.gpu_name", r"GPU \d+: (?:NVIDIA )?([A-Z][\w -]+?)(?: \(UUID|$|,)", "set"),
-    ("hardware.gpu_name", r"(?:NVIDIA|Tesla) ((?:[ABHLTV]\d{1,3}|GB\d00|RTX|GeForce|GH200)[\w -]*?)(?:\s*\||\s+(?:On|Off)\b|,|\)|$)", "set"),
+    (
+        "hardware.gpu_name",
+        r"(?:NVIDIA|Tesla) ((?:[ABHLTV]\d{1,3}|GB\d00|RTX|GeForce|GH200)[\w -]*?)(?:\s*\||\s+(?:On|Off)\b|,|\)|$)",
+        "set",
+    ),
     ("hardware.gpu_index", r"GPU (\d+): (?:NVIDIA|Tesla|GeForce|Quadro)", "set"),
     ("hardware.gpu_memory_text", r"total capacity of ([\d.]+ [GM]iB)", "last"),
-    ("hardware.gpu_free_text", r"total capacity of [\d.]+ [GM]iB of which ([\d.]+ [GMK]?i?B) is free", "last"),
+    (
+        "hardware.gpu_free_text",
+        r"total capacity of [\d.]+ [GM]iB of which ([\d.]+ [GMK]?i?B) is free",
+        "last",
+    ),
     ("software.torch", r"PyTorch version: ([\w.+-]+)", "set"),
     ("software.torch_cuda", r"CUDA used to build PyTorch: ([\d.]+)", "last"),
     ("software.cuda_runtime", r"CUDA runtime version: ([\d.]+)", "last"),
@@ -38,7 +50,11 @@ FACTS: tuple[tuple[str, str, str], ...] = (
     ("launch.world_size", r"(?:world[_ ]size[ =:]+|nranks )(\d+)", "last"),
     ("launch.nnodes", r"(?:--nnodes[= ]|num_machines=|nnodes=)(\d+)", "last"),
     ("launch.nproc_per_node", r"(?:--nproc[-_]per[-_]node[= ]|nproc_per_node=)(\d+)", "last"),
-    ("launch.model", r"(?:Starting to load model |model='|model_path='|--model[ =]'?|--model-path[ =]'?|vllm serve )([\w./:-]+?)(?:\.\.\.|['\s]|$)", "first"),
+    (
+        "launch.model",
+        r"(?:Starting to load model |model='|model_path='|--model[ =]'?|--model-path[ =]'?|vllm serve )([\w./:-]+?)(?:\.\.\.|['\s]|$)",
+        "first",
+    ),
     ("launch.gpu_memory_utilization", r"gpu[-_]memory[-_]utilization(?:['\"]?[=:] ?| +)([\d.]+)", "last"),
     ("launch.max_model_len", r"max[-_]model[-_]len(?:['\"]?[=:] ?| +)(\d+)", "last"),
     ("launch.max_model_len", r"Using max model len (\d+)", "last"),
@@ -56,7 +72,10 @@ FACTS: tuple[tuple[str, str, str], ...] = (
 )
 
 FRAMEWORKS: tuple[tuple[str, str], ...] = (
-    ("dynamo", r"dynamo serve|dynamo[._](?:runtime|vllm|sglang|trtllm|llm|run)\b|dynamo-run|DynamoGraphDeployment|VllmDecodeWorker|python3? -m dynamo"),
+    (
+        "dynamo",
+        r"dynamo serve|dynamo[._](?:runtime|vllm|sglang|trtllm|llm|run)\b|dynamo-run|DynamoGraphDeployment|VllmDecodeWorker|python3? -m dynamo",
+    ),
     ("trtllm", r"\[TRT-LLM\]|\[TensorRT-LLM\]|tensorrt_llm|trtllm-serve"),
     ("sglang", r"sglang|server_args=ServerArgs"),
     ("vllm", r"\bvllm\b|vLLM |EngineCore|VllmWorker"),

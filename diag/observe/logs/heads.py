@@ -10,8 +10,12 @@ from dataclasses import dataclass
 
 MAX_NESTING = 8
 
-_MONTHS = {name: number for number, name in enumerate(
-    ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"), 1)}
+_MONTHS = {
+    name: number
+    for number, name in enumerate(
+        ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"), 1
+    )
+}
 
 _TIME = r"(?P<h>\d{2}):(?P<mi>\d{2}):(?P<s>\d{2})(?:[.,](?P<f>\d{1,9}))?"
 
@@ -59,7 +63,7 @@ _ROWS = tuple(
         # NCCL: host:pid:tid [dev]
         r"(?P<host>[\w.-]+):(?P<pid>\d+):\d+ \[(?P<gpu>-?\d+)\] ",
         # pdsh and clush: host: text (only names with a digit, to keep "Error: text" whole)
-        r"(?P<host>[a-z][a-z-]*[\w-]*\d[\w.-]*): (?=\S)",
+        r"(?P<host>[a-z][a-z-]*[a-z0-9-]*\d[a-z0-9.-]*|\d{1,3}(?:\.\d{1,3}){3}): (?=\S)",
         # level words
         r"\[?(?P<level>INFO|WARN|WARNING|ERROR|DEBUG|CRITICAL|FATAL)\]?:? +(?=\S)",
     )
@@ -104,7 +108,7 @@ def parse_head(line: str) -> Head:
                 position = match.end()
                 for key, value in match.groupdict().items():
                     if value is not None:
-                        fields[key] = value   # the innermost head knows best
+                        fields[key] = value  # the innermost head knows best
                 break
         else:
             break
@@ -138,11 +142,22 @@ def _seconds(fields: dict[str, str]) -> float | None:
         import time
 
         moment = time.gmtime(float(fields["epoch"]))
-        return ((moment.tm_mon * 31 + moment.tm_mday) * 86400.0
-                + moment.tm_hour * 3600 + moment.tm_min * 60 + float(fields["epoch"]) % 60)
+        return (
+            (moment.tm_mon * 31 + moment.tm_mday) * 86400.0
+            + moment.tm_hour * 3600
+            + moment.tm_min * 60
+            + float(fields["epoch"]) % 60
+        )
     if "h" not in fields:
         return float(fields["uptime"]) if "uptime" in fields else None
-    month = _MONTHS.get(fields.get("mon", "").lower(), 0) or int((fields.get("mo") or "") + (fields.get("mo2") or "") or 0)
+    month = _MONTHS.get(fields.get("mon", "").lower(), 0) or int(
+        (fields.get("mo") or "") + (fields.get("mo2") or "") or 0
+    )
     day = int(fields.get("d") or 0)
-    return ((month * 31 + day) * 86400.0 + int(fields["h"]) * 3600 + int(fields["mi"]) * 60 + int(fields["s"])
-            + float("0." + (fields.get("f") or "0")))
+    return (
+        (month * 31 + day) * 86400.0
+        + int(fields["h"]) * 3600
+        + int(fields["mi"]) * 60
+        + int(fields["s"])
+        + float("0." + (fields.get("f") or "0"))
+    )

@@ -89,12 +89,8 @@ class Opening:
                 yield from self._file(place, named=True)
 
     def _folder(self, folder: Path) -> Iterator[Source]:
-        names = sorted(
-            os.path.join(base, name)
-            for base, folders, files in os.walk(folder, followlinks=False)
-            for name in files
-            if not os.path.islink(os.path.join(base, name)) and (folders is not None)
-        )
+        found = (f"{base}/{name}" for base, _, files in os.walk(folder, followlinks=False) for name in files)
+        names = sorted(name for name in found if not Path(name).is_symlink())
         if not names:
             raise UserError("is an empty folder", where=str(folder), code="empty")
         for name in names[:MAX_MEMBERS]:
@@ -108,18 +104,24 @@ class Opening:
             size = path.stat().st_size
         except OSError as error:
             if named:
-                raise UserError(f"cannot be read: {error.strerror}", where=str(path), code="unreadable") from None
+                raise UserError(
+                    f"cannot be read: {error.strerror}", where=str(path), code="unreadable"
+                ) from None
             self.skipped.append(Skipped(str(path), f"cannot be read: {error.strerror}"))
             return
         with stream:
             yield from self._stream(str(path), stream, size, named=named)
 
-    def _stream(self, name: str, stream: IO[bytes], size: int | None, *, named: bool, depth: int = 0) -> Iterator[Source]:
+    def _stream(
+        self, name: str, stream: IO[bytes], size: int | None, *, named: bool, depth: int = 0
+    ) -> Iterator[Source]:
         head = stream.read(SNIFF)
         if not head:
             if named and len(self.paths) == 1:
                 raise UserError("is empty", where=_label(name), code="empty")
-            self.skipped.append(Skipped(name, "is empty"))   # a rank that printed nothing is a gap, not an error
+            self.skipped.append(
+                Skipped(name, "is empty")
+            )  # a rank that printed nothing is a gap, not an error
             return
         if depth < 2 and head.startswith((_GZIP, _ZSTD)):
             yield from self._compressed(name, head, stream, named=named, depth=depth)
@@ -136,7 +138,9 @@ class Opening:
             return
         yield Source(name, stream, head, size)
 
-    def _compressed(self, name: str, head: bytes, stream: IO[bytes], *, named: bool, depth: int) -> Iterator[Source]:
+    def _compressed(
+        self, name: str, head: bytes, stream: IO[bytes], *, named: bool, depth: int
+    ) -> Iterator[Source]:
         joined = cast(IO[bytes], _Rejoined(head, stream))
         opened: Any
         if head.startswith(_GZIP):
@@ -146,7 +150,9 @@ class Opening:
 
             opened = zstandard.ZstdDecompressor().stream_reader(joined, read_across_frames=True)
         try:
-            yield from self._stream(name, cast(IO[bytes], _Unfailing(opened)), None, named=named, depth=depth + 1)
+            yield from self._stream(
+                name, cast(IO[bytes], _Unfailing(opened)), None, named=named, depth=depth + 1
+            )
         except (EOFError, zlib.error, OSError, _zstd_error()) as error:
             raise UserError(f"is damaged: {error}", where=_label(name), code="damaged") from None
 
@@ -155,10 +161,12 @@ class Opening:
             with tarfile.open(fileobj=stream, mode="r|") as archive:
                 for count, member in enumerate(archive):
                     if count > MAX_MEMBERS:
-                        self.skipped.append(Skipped(name, f"holds more than {MAX_MEMBERS} files; the rest was not read"))
+                        self.skipped.append(
+                            Skipped(name, f"holds more than {MAX_MEMBERS} files; the rest was not read")
+                        )
                         return
                     if not member.isfile():
-                        continue   # links and devices are never followed
+                        continue  # links and devices are never followed
                     content = archive.extractfile(member)
                     if content is not None:
                         yield from self._stream(f"{name}!{member.name}", content, None, named=False, depth=1)
@@ -168,7 +176,9 @@ class Opening:
     def _not_text(self, name: str, named: bool) -> None:
         if named:
             raise UserError(
-                "is binary, not a log", where=_label(name), code="binary",
+                "is binary, not a log",
+                where=_label(name),
+                code="binary",
                 help="diag reads text, .gz, .zst, .tar and its own JSON reports",
             )
         self.skipped.append(Skipped(name, "is binary"))

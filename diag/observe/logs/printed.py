@@ -48,7 +48,11 @@ def _value(node: ast.expr) -> Any:
     if isinstance(node, ast.Call):
         return {keyword.arg: _value(keyword.value) for keyword in node.keywords if keyword.arg}
     if isinstance(node, ast.Dict):
-        return {str(_value(key)): _value(value) for key, value in zip(node.keys, node.values, strict=True) if key is not None}
+        return {
+            str(_value(key)): _value(value)
+            for key, value in zip(node.keys, node.values, strict=True)
+            if key is not None
+        }
     if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
         return [_value(item) for item in node.elts]
     try:
@@ -62,7 +66,9 @@ def _quoted(text: str) -> str:
     return re.sub(r"<[^<>]{1,200}>", lambda match: repr(match.group(0)), text)
 
 
-_PAIR = re.compile(r"['\"]?(?P<name>[A-Za-z_][\w-]*)['\"]?\s*[=:]\s*(?P<value>'[^']*'|\"[^\"]*\"|-?[\d.]+|True|False|None)")
+_PAIR = re.compile(
+    r"['\"]?(?P<name>[A-Za-z_][\w-]*)['\"]?\s*[=:]\s*(?P<value>'[^']*'|\"[^\"]*\"|-?[\d.]+|True|False|None)"
+)
 
 
 def _by_pairs(text: str) -> dict[str, Any] | None:

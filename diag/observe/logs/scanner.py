@@ -89,11 +89,13 @@ def _hyperscan(literals: list[bytes], cache: Path | None, key: str) -> Any:
     import hyperscan
 
     digest = hashlib.sha256(b"\0".join(literals)).hexdigest()[:20]
-    stored = cache / f"strings-{digest}-{getattr(hyperscan, '__version__', '0')}.hs" if cache is not None else None
+    stored = (
+        cache / f"strings-{digest}-{getattr(hyperscan, '__version__', '0')}.hs" if cache is not None else None
+    )
     if stored is not None and stored.is_file():
         try:
             loaded = hyperscan.loadb(stored.read_bytes(), hyperscan.HS_MODE_BLOCK)
-            loaded.scratch = hyperscan.Scratch(loaded)   # working memory is not part of the stored form
+            loaded.scratch = hyperscan.Scratch(loaded)  # working memory is not part of the stored form
             return loaded
         except Exception:  # noqa: BLE001  another processor or a cut file: compile anew
             stored.unlink(missing_ok=True)
@@ -112,7 +114,9 @@ def _hyperscan(literals: list[bytes], cache: Path | None, key: str) -> Any:
     return database
 
 
-def candidates(scanner: Scanner, block: bytes, counters: dict[int, Counter]) -> list[tuple[int, int, list[int]]]:
+def candidates(
+    scanner: Scanner, block: bytes, counters: dict[int, Counter]
+) -> list[tuple[int, int, list[int]]]:
     """Return (start, end, pattern numbers) of every line of the block worth trying, in order."""
     lines: dict[tuple[int, int], set[int]] = {}
     for number in scanner.present(block):

@@ -11,10 +11,16 @@ from diag.observe.logs.lexicon import FRAMES
 
 MAX_LINES = 400
 _FRAME = re.compile(r'\s*File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>.+))?')
-_END = re.compile(r"(?P<type>[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning|Timeout|Failure|Fault|Died|Killed|Group)?)(?:: (?P<message>.*)|:?\s*)$")
-_TYPE_LIKE = re.compile(r"[\w.]*(?:Error|Exception|Interrupt|Exit|Timeout|Failure|Died|Killed|HTTPStatus|Abort|Warning|Group)\b|[a-z_]+(?:\.\w+)+$")
+_END = re.compile(
+    r"(?P<type>[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning|Timeout|Failure|Fault|Died|Killed|Group)?)(?:: (?P<message>.*)|:?\s*)$"
+)
+_TYPE_LIKE = re.compile(
+    r"[\w.]*(?:Error|Exception|Interrupt|Exit|Timeout|Failure|Died|Killed|HTTPStatus|Abort|Warning|Group)\b|[a-z_]+(?:\.\w+)+$"
+)
 _HEADER = "Traceback (most recent call last)"
-_LIBRARY = re.compile(r"site-packages|dist-packages|/lib/python3|lib64/python3|<frozen|<string>|/opt/conda/|importlib")
+_LIBRARY = re.compile(
+    r"site-packages|dist-packages|/lib/python3|lib64/python3|<frozen|<string>|/opt/conda/|importlib"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,9 @@ class Traceback:
 
 def phase_of_frames(frames: list[tuple[str, int, str]] | tuple[tuple[str, int, str], ...]) -> Phase | None:
     """The phase that a stack tells, or None."""
-    names = {frame[2] for frame in frames} | {frame[0].rsplit("/", 1)[-1].removesuffix(".py") for frame in frames}
+    names = {frame[2] for frame in frames} | {
+        frame[0].rsplit("/", 1)[-1].removesuffix(".py") for frame in frames
+    }
     for phase, functions in FRAMES:
         if names & set(functions):
             return phase
@@ -49,7 +57,7 @@ def read_traceback(lines: list[str]) -> Traceback | None:
     Lines of other ranks in between are passed over: a line belongs if its head names the same process.
     """
     first = parse_head(clean(lines[0]))
-    if r"\n  File " in first.text:   # collapsed to one line
+    if r"\n  File " in first.text:  # collapsed to one line
         return _collapsed(first)
     frames: list[tuple[str, int, str]] = []
     waiting_for_source = False
@@ -73,10 +81,16 @@ def read_traceback(lines: list[str]) -> Traceback | None:
             continue
         found = _END.match(text.strip())
         if found and (found["message"] is not None or _TYPE_LIKE.match(found["type"])):
-            return Traceback(found["type"], found["message"] or "", tuple(frames), head if head.rank is not None else first,
-                             offset, phase_of_frames(frames))
+            return Traceback(
+                found["type"],
+                found["message"] or "",
+                tuple(frames),
+                head if head.rank is not None else first,
+                offset,
+                phase_of_frames(frames),
+            )
         if frames and not waiting_for_source and not _looks_like_code(text):
-            continue   # another writer's line without a head
+            continue  # another writer's line without a head
         waiting_for_source = False
     return None
 

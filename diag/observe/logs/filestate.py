@@ -1,0 +1,271 @@
+"""What one log file says: observations, facts, printed arguments, gathered line by line."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from diag.model import Observation, Origin, Phase
+from diag.observe.logs import facts as fact_table
+from diag.observe.logs import lexicon
+from diag.observe.logs.heads import Head, clean, parse_head, rank_of_file
+from diag.observe.logs.opening import Source
+from diag.observe.logs.printed import PrintedArguments, parse_printed
+from diag.observe.logs.scanner import Counter, LinePattern, Scanner, candidates, compiled
+from diag.observe.logs.tracebacks import Traceback, read_traceback
+
+IGNORED_BEFORE = (b"Exception ignored in", b"Error in atexit", b"Exception ignored on")
+"""Python prints these above tracebacks that end nothing."""
+
+MAX_KEPT = 400
+"""Observations kept per pattern and file: the first ones, and the last few for what happened at the end."""
+MAX_PRINTED = 32
+MAX_TRACEBACKS = 300
+TAIL_LINES = 40
+TAIL_BYTES = 8 << 10
+Raw = bytes
+"""`bytes` by another name, for a class whose field is called so."""
+INTERNAL = "@"
+"""Owner prefix of the log reader's own patterns."""
+TRACEBACK_BYTES = 96 << 10
+
+
+@dataclass(slots=True)
+class FileReading:
+    """What one log file said."""
+
+    name: str
+    bytes: int = 0
+    lines: int = 0
+    observations: list[Observation] = field(default_factory=list)
+    end: Raw = b""
+    """The end of the file, for its last lines."""
+    run_starts: list[int] = field(default_factory=list)
+    facts: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    """Dotted fact -> (line, value) in order."""
+    framework: str | None = None
+    printed: list[PrintedArguments] = field(default_factory=list)
+    problem: str = ""
+
+    @property
+    def last_lines(self) -> list[tuple[int, str]]:
+        """The last lines as (number, cleaned text); of a progress bar its last state."""
+        lines = self.end.split(b"\n")
+        if lines and not lines[-1]:
+            lines.pop()
+        kept = [line.rstrip(b"\r").rsplit(b"\r", 1)[-1][:4000] for line in lines[-TAIL_LINES:]]
+        return [
+            (self.lines - len(kept) + 1 + index, clean(line.decode("utf-8", "replace")))
+            for index, line in enumerate(kept)
+        ]
+
+
+class FileState:
+    """Working memory for one file."""
+
+    def __init__(self, scanner: Scanner, name: str) -> None:
+        self.scanner = scanner
+        self.patterns = scanner.patterns
+        self.reading = FileReading(name)
+        self.counters: dict[int, Counter] = {}
+        self.kept: dict[int, int] = {}
+        self.last: dict[int, deque[Observation]] = {}
+        self.line_number = 1
+        self.tail_bytes = b""
+        self.ends_with_newline = False
+        self.tracebacks = 0
+        self.frameworks: set[str] = set()
+        self.file_rank = rank_of_file(name)
+        self.processes: dict[tuple[str | None, int], int] = {}
+        """(host, pid) -> rank, learned from lines that name both."""
+
+    def feed(self, block: bytes) -> None:
+        """Take in a block of whole lines."""
+        position = 0
+        for start, end, users in candidates(self.scanner, block, self.counters):
+            self.line_number += block.count(b"\n", position, start)
+            position = start
+            self._line(block, start, end, users)
+        self.line_number += block.count(b"\n", position)
+        self.reading.bytes += len(block)
+        self.tail_bytes = (
+            (self.tail_bytes + block)[-TAIL_BYTES:] if len(block) < TAIL_BYTES else block[-TAIL_BYTES:]
+        )
+        self.ends_with_newline = block.endswith(b"\n")
+
+    def _line(self, block: bytes, start: int, end: int, users: Sequence[int]) -> None:
+        text = clean(block[start:end].decode("utf-8", "replace").rstrip("\r"))
+        matched: list[tuple[int, Mapping[str, Any]]] = []
+        for user in users:
+            match = compiled(self.patterns[user].expression).search(text)
+            if match is not None and not self._taken(self.patterns[user], match):
+                matched.append((user, match.groupdict()))
+        if not matched:
+            return
+        head = parse_head(text)
+        origin = self._origin(head, text)
+        if "Root Cause (first observed" in text:
+            matched = self._with_elastic_table(matched, block[end : end + 900])
+        for user, captures in matched:
+            self._keep(user, captures, origin, head.text.strip()[:2000])
+        if "Traceback (most recent call last)" in text and self.tracebacks < MAX_TRACEBACKS:
+            self.tracebacks += 1
+            self._traceback(block, start, origin)
+
+    def _taken(self, pattern: LinePattern, match: re.Match[str]) -> bool:
+        """Facts, frameworks, printed arguments and run starts are noted here; all else is an observation."""
+        if pattern.owner == "@fact":
+            self._fact(pattern.name, match.group(1))
+        elif pattern.owner == "@framework":
+            self.frameworks.add(pattern.name)
+        elif pattern.owner == "@printed":
+            self._printed(pattern.name, match.group("arguments"))
+        elif pattern.owner == "@run":
+            if not self.reading.run_starts or self.line_number - self.reading.run_starts[-1] > 3:
+                self.reading.run_starts.append(self.line_number)
+        else:
+            return False
+        return True
+
+    def _origin(self, head: Head, text: str) -> Origin:
+        """Who wrote the line; a process whose rank one line told keeps it on all others."""
+        rank = head.rank
+        if head.pid is not None:
+            process = (head.host, head.pid)
+            if rank is None and head.host and process not in self.processes:
+                found = compiled(r" rank (\d+) nranks ").search(text)
+                rank = int(found[1]) if found else None
+            if rank is not None:
+                self.processes[process] = rank
+            rank = self.processes.get(process)
+        return Origin(
+            source=self.reading.name,
+            line=self.line_number,
+            host=head.host,
+            rank=rank if rank is not None else self.file_rank,
+            process=f"{head.process or ''} pid={head.pid}".strip() if head.pid is not None else head.process,
+            time_s=head.time_s,
+        )
+
+    def _with_elastic_table(
+        self, matched: list[tuple[int, Mapping[str, Any]]], following: bytes
+    ) -> list[tuple[int, Mapping[str, Any]]]:
+        """Torch elastic's table names host and rank in the lines after its title."""
+        table = compiled(lexicon.ELASTIC_TABLE).search(
+            following.decode("utf-8", "replace").replace("\n", " ")
+        )
+        if table is None:
+            return matched
+        return [
+            (user, table.groupdict() if self.patterns[user].owner == "@exit" else captures)
+            for user, captures in matched
+        ]
+
+    def _keep(self, user: int, captures: Mapping[str, Any], origin: Origin, text: str) -> None:
+        pattern = self.patterns[user]
+        phase = None
+        kind, name = "log", f"{pattern.owner}/{pattern.name}"
+        if pattern.owner.startswith(INTERNAL):
+            kind, name = pattern.owner[1:], pattern.name
+            if kind == "phase":
+                phase = Phase(pattern.name.split("/")[0])
+        observation = Observation(
+            kind,
+            name,
+            origin,
+            text,
+            {k: v for k, v in captures.items() if v is not None},
+            phase,
+            origin.line or 0,
+        )
+        count = self.kept[user] = self.kept.get(user, 0) + 1
+        if count <= MAX_KEPT:
+            self.reading.observations.append(observation)
+        else:
+            self.last.setdefault(user, deque(maxlen=5)).append(observation)
+
+    def _fact(self, name: str, value: str) -> None:
+        path, kind = name.split("|")
+        values = self.reading.facts.setdefault(path, [])
+        if kind == "first" and values:
+            return
+        if len(values) < 200 or (values and values[-1][1] != value):
+            values.append((self.line_number, value.strip()))
+            if len(values) > 400:
+                del values[100:300]
+
+    def _printed(self, program: str, text: str) -> None:
+        if len(self.reading.printed) < MAX_PRINTED:
+            values = parse_printed(text)
+            if values:
+                self.reading.printed.append(
+                    PrintedArguments(program, values, self.reading.name, self.line_number)
+                )
+
+    def _traceback(self, block: bytes, start: int, origin: Origin) -> None:
+        chunk = block[start : start + TRACEBACK_BYTES].decode("utf-8", "replace").split("\n", 401)
+        found = read_traceback([line.rstrip("\r").rsplit("\r", 1)[-1] for line in chunk])
+        if found is None:
+            return
+        one = _exception(found, origin, self.line_number, self.processes, self.file_rank)
+        before = block[max(0, start - 400) : start].rstrip(b"\n").rsplit(b"\n", 1)[-1]
+        if any(words in before for words in IGNORED_BEFORE):
+            one = replace(one, fields={**one.fields, "ignored": "true"})
+        self.reading.observations.append(one)
+
+    def finish(self, source: Source) -> FileReading:
+        """Everything the file said, in order."""
+        reading = self.reading
+        for late in self.last.values():
+            reading.observations.extend(late)
+        reading.observations.sort(key=lambda one: one.order)
+        reading.end = self.tail_bytes
+        reading.lines = (self.line_number - (1 if self.ends_with_newline else 0)) if reading.bytes else 0
+        reading.problem = source.problem
+        for name, _ in fact_table.FRAMEWORKS:
+            if name in self.frameworks:
+                reading.framework = name
+                break
+        return reading
+
+
+def _exception(
+    found: Traceback,
+    origin: Origin,
+    line: int,
+    processes: Mapping[tuple[str | None, int], int],
+    file_rank: int | None,
+) -> Observation:
+    rank = found.head.rank if found.head.rank is not None else origin.rank
+    if rank is None and found.head.pid is not None:
+        rank = processes.get((found.head.host, found.head.pid))
+    user = found.user_frame
+    fields: dict[str, Any] = {
+        "type": found.type.rsplit(".", 1)[-1],
+        "message": found.message[:2000],
+        "begin_line": line,
+        "functions": " ".join(frame[2] for frame in found.frames),
+        "files": " ".join(frame[0] for frame in found.frames),
+        "user_code": "true" if user is not None else "false",
+    }
+    if user is not None:
+        fields["user_place"] = f"{user[0]}:{user[1]}"
+    return Observation(
+        "exception",
+        fields["type"],
+        Origin(
+            origin.source,
+            line + found.end,
+            origin.host,
+            rank if rank is not None else file_rank,
+            origin.process,
+            origin.time_s,
+        ),
+        f"{found.type}: {found.message}"[:2000] if found.message else found.type,
+        fields,
+        found.phase,
+        line + found.end,
+    )
