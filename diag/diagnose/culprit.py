@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from diag.diagnose.evidence import Evidence
-from diag.diagnose.matching import ClauseMatch, file_hosts
+from diag.diagnose.matching import ClauseMatch
 from diag.model import Culprit, Finding, Observation
 
 MAX_WORLD = 100_000
@@ -26,12 +26,15 @@ def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], ev
     blame = matches[0].playbook.culprit
     rank = _rank(lines, evidence, ended)
     if blame and _number(first, "culprit_rank") is None:
-        rank = _silent(lines, evidence) if blame == "silent" else _odd(lines)
+        missing = _silent(lines, evidence) if blame == "silent" else _odd(lines)
+        rank = missing.pop() if len(missing) == 1 else None
         ended = None
     if ended is not None and rank is None and not any(line.origin.rank is not None for line in lines):
         told = [_number(ended, name) for name in ("rank", "rank2", "local_rank")]
         rank = next((number for number in told if number is not None), None)
-    host = evidence.host_of_rank(rank) if blame else _host(lines, rank, evidence)
+    host = _host(lines, rank, evidence)
+    if blame:
+        host = evidence.host_of_rank(rank) if rank is not None else _quiet_host(lines, evidence)
     if host is None and ended is not None and "host" in ended.fields:
         host = str(ended.fields["host"])
     if host is None and (not blame or rank is not None) and len(evidence.all_hosts) == 1:
@@ -82,25 +85,26 @@ def _rank(lines: Sequence[Observation], evidence: Evidence, ended: Observation |
     return None
 
 
-def _silent(lines: Sequence[Observation], evidence: Evidence) -> int | None:
-    """The one rank of the launch that does not complain."""
+def _silent(lines: Sequence[Observation], evidence: Evidence) -> set[int]:
+    """The ranks of the launch that do not complain."""
     complaining = {line.origin.rank for line in lines if line.origin.rank is not None}
     told = evidence.facts.get("launch.world_size", [])
-    world = (
-        set(range(int(told[-1])))
-        if told and told[-1].isdigit() and int(told[-1]) <= MAX_WORLD
-        else {
-            one.origin.rank
-            for item in evidence.files
-            for one in item.observations
-            if one.origin.rank is not None
-        }
-    )
-    missing = world - complaining
-    return missing.pop() if len(missing) == 1 and complaining else None
+    if told and told[-1].isdigit() and int(told[-1]) <= MAX_WORLD:
+        world = set(range(int(told[-1])))
+    else:
+        seen = (one.origin.rank for item in evidence.files for one in item.observations)
+        world = {rank for rank in seen if rank is not None}
+    return {rank for rank in world if rank not in complaining} if complaining else set()
 
 
-def _odd(lines: Sequence[Observation]) -> int | None:
+def _quiet_host(lines: Sequence[Observation], evidence: Evidence) -> str | None:
+    """The one machine whose file holds no complaint, where others' do."""
+    loud = {line.origin.source for line in lines}
+    quiet = [item.own_host for item in evidence.files if item.reading.name not in loud]
+    return quiet[0] if len(quiet) == 1 and len(evidence.files) > 1 else None
+
+
+def _odd(lines: Sequence[Observation]) -> set[int]:
     """The one rank of three or more whose captures differ from all others'."""
     groups: dict[str, set[int]] = {}
     for line in lines:
@@ -108,7 +112,7 @@ def _odd(lines: Sequence[Observation]) -> int | None:
             groups.setdefault(str(sorted(line.fields.items())), set()).add(line.origin.rank)
     single = [ranks for ranks in groups.values() if len(ranks) == 1]
     everyone = {rank for ranks in groups.values() for rank in ranks}
-    return next(iter(single[0])) if len(groups) == 2 and len(single) == 1 and len(everyone) > 2 else None
+    return set(single[0]) if len(groups) == 2 and len(single) == 1 and len(everyone) > 2 else set()
 
 
 def _host(lines: Sequence[Observation], rank: int | None, evidence: Evidence) -> str | None:
@@ -123,11 +127,10 @@ def _host(lines: Sequence[Observation], rank: int | None, evidence: Evidence) ->
     known = evidence.host_of_rank(rank)
     if known:
         return known
-    files = {line.origin.source for line in lines}
-    if len(files) == 1:
-        item = next((one for one in evidence.files if one.reading.name in files), None)
-        return file_hosts(item) if item is not None else None
-    return None
+    first = _first(lines)
+    files = {line.origin.source for line in lines if rank is None or line.origin.rank == rank}
+    item = evidence.file_of(first)
+    return item.own_host if len(files) == 1 and item is not None else None
 
 
 def _number(line: Observation, name: str) -> int | None:

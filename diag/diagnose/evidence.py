@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +36,14 @@ class FileEvidence:
     exceptions: list[Observation] = field(default_factory=list)
     other_runs: int = 0
     earlier_failed: int = 0
+
+    @property
+    def own_host(self) -> str | None:
+        """The machine the file was written on, if its lines, itself or its name tell exactly one."""
+        for hosts in (self.hosts, self.reading.own_hosts):
+            if hosts:
+                return next(iter(hosts)) if len(hosts) == 1 else None
+        return _host_in_name(self.reading.name)
 
     @property
     def first_exit(self) -> Observation | None:
@@ -147,13 +156,31 @@ class Evidence:
         """The host on which a rank runs, if any line says both."""
         if rank is None:
             return None
-        hosts = {
-            one.origin.host
-            for item in self.files
-            for one in item.observations
-            if one.origin.rank == rank and one.origin.host
+        lines = [one for item in self.files for one in item.observations]
+        hosts = {one.origin.host for one in lines if one.origin.rank == rank and one.origin.host}
+        hosts |= {
+            str(one.fields["host"])
+            for one in lines
+            if one.kind == "exit" and one.fields.get("rank") == str(rank) and "host" in one.fields
         }
         return hosts.pop() if len(hosts) == 1 else None
+
+
+_GENERIC = re.compile(
+    r"(?:node|rank|log|worker|run|job|out|err|part|gpu|pod|attempt|stage|step|r)?[-_.]?\d*\Z"
+)
+_NAME_PREFIX = re.compile(
+    r"(?:dmesg|syslog|kern|messages|log|journal|slurm|train|vllm|sglang|stderr|stdout|nccl)[-_.]"
+)
+
+
+def _host_in_name(name: str) -> str | None:
+    """`dmesg-cn-234.txt` -> cn-234; names that number files tell nothing."""
+    stem = name.rsplit("/", 1)[-1].split(".", maxsplit=1)[0]
+    stripped = _NAME_PREFIX.sub("", stem)
+    if not re.search(r"[a-z]", stripped) or not re.search(r"\d", stripped) or _GENERIC.match(stripped):
+        return None
+    return stripped if stripped != stem else None
 
 
 def prepare(

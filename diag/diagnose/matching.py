@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from diag.diagnose.evidence import Evidence, FileEvidence, stream_of
+from diag.diagnose.evidence import Evidence, stream_of
 from diag.model import Finding, Observation, Status
 from diag.playbooks.schema import Clause, Condition, Playbook, Signal
 
@@ -326,8 +326,3 @@ def version(text: str) -> tuple[int, ...] | None:
     """`2.21.5+cuda12.4` -> (2, 21, 5); None for what is no version."""
     match = re.match(r"\D{0,3}(\d+(?:\.\d+)*)", text)
     return tuple(int(part) for part in match.group(1).split(".")) if match else None
-
-
-def file_hosts(item: FileEvidence) -> str | None:
-    """The one host whose lines a file holds, or None."""
-    return next(iter(item.hosts)) if len(item.hosts) == 1 else None

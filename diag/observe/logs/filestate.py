@@ -22,6 +22,8 @@ IGNORED_BEFORE = (b"Exception ignored in", b"Error in atexit", b"Exception ignor
 
 MAX_KEPT = 400
 """Observations kept per pattern and file: the first ones, and the last few for what happened at the end."""
+NO_HOSTS = ("localhost", "localhost.localdomain", "pypi", "github.com")
+
 MAX_PRINTED = 32
 MAX_TRACEBACKS = 300
 TAIL_LINES = 40
@@ -46,6 +48,8 @@ class FileReading:
     run_starts: list[int] = field(default_factory=list)
     facts: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     """Dotted fact -> (line, value) in order."""
+    own_hosts: set[str] = field(default_factory=set)
+    """Machines that the file says it was written on."""
     framework: str | None = None
     printed: list[PrintedArguments] = field(default_factory=list)
     problem: str = ""
@@ -121,6 +125,9 @@ class FileState:
             self._fact(pattern.name, match.group(1))
         elif pattern.owner == "@framework":
             self.frameworks.add(pattern.name)
+        elif pattern.owner == "@host":
+            if match["host"] not in NO_HOSTS:
+                self.reading.own_hosts.add(match["host"])
         elif pattern.owner == "@printed":
             self._printed(pattern.name, match.group("arguments"))
         elif pattern.owner == "@run":

@@ -170,6 +170,17 @@ EXITS: tuple[str, ...] = (
 ELASTIC_TABLE = r"host +: (?P<host>\S+)\s+(?:.*\n)?.*?rank +: (?P<rank>\d+) \(local_rank: \d+\)\s+.*?exitcode +: (?P<exit_code>-?\d+)"
 """What follows `Root Cause (first observed failure)`; heads may stand before each line."""
 
+HOSTS: tuple[str, ...] = (
+    r"^[\w.() -]{0,40}?[\w.-]+@(?P<host>[A-Za-z][\w.-]*)[: ][^$#]{0,80}[$#] (?:python|torchrun|vllm|srun|nvidia-smi|docker|kubectl|ray |dmesg|cat |tail |NCCL_|CUDA_|uptime|bash |export |mpirun|deepspeed|accelerate|df -h|free |journalctl|systemctl|ls -l|echo )",
+    r"^\[\w+@(?P<host>[\w.-]+) [^\]]{1,60}\][$#] (?:python|torchrun|vllm|srun|nvidia-smi|docker|kubectl|ray |dmesg|cat |tail |NCCL_|CUDA_|uptime|bash |export |mpirun|deepspeed|accelerate|df -h|free |journalctl|systemctl|ls -l|echo )",
+    r"SocketImpl\(fd=\d+, addr=\[(?P<host>[A-Za-z][\w.-]*)\]:\d+",
+    r"Local node IP: (?P<host>[\w.:-]+)",
+    r"Running on (?:node|host)[: ]+(?P<host>[A-Za-z][\w.-]*)",
+    r"^(?:HOSTNAME|hostname|SLURMD_NODENAME)[=:] ?(?P<host>[A-Za-z][\w.-]*)$",
+    r"^Node: +(?P<host>[\w.-]+)/\d",
+)
+"""Where a log says on which machine it was written: prompts, c10d's own address, Ray, Slurm, kubectl describe."""
+
 RUN_STARTS: tuple[str, ...] = (
     r"vLLM API server version",
     r"server_args=ServerArgs",
