@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from diag.cli import progress
 from diag.cli.errors import WRONG, forget_stdout, talk
-from diag.cli.output import Sink, emit, emit_text, protect, wants_color, write_folder
+from diag.cli.output import Sink, emit, emit_text, job_folder, protect, wants_color, write_folder
 from diag.model import Report
 from diag.system import UserError
 
@@ -34,10 +35,40 @@ def run_node(
     logs: Sequence[str],
     deep: bool,
     playbook_dirs: Sequence[Path],
+    nnodes: int | None = None,
+    node_rank: int | None = None,
+    master: str | None = None,
+    wait_s: float = 20.0,
 ) -> int:
-    """Probe this node, write the folder, print the screen; return the exit code."""
+    """Probe this node (and in a job the links), write the folder, print the screen; return the exit code."""
     from diag.diagnose import pipeline
+    from diag.diagnose.job import JOB, find_layout, run_job
 
+    layout = find_layout(os.environ, nnodes=nnodes, node_rank=node_rank, master=master)
+    if layout is not None and layout.local_rank > 0:
+        return 0  # another process of this node probes
+    if layout is not None and layout.many:
+        if layout.node_rank is None:
+            raise UserError(f"{layout.launcher} does not tell which node this is", help="--node-rank R", code="usage")
+        files = job_folder(out, layout.node_rank, to.quiet)
+        with progress.probing(to.quiet) as probing:
+            outcome = run_job(
+                layout,
+                lambda kind, report: files.write(protect(report, to.raw), job=kind == JOB),
+                only=only,
+                skip=skip,
+                timeout_s=timeout_s,
+                meeting_s=wait_s,
+                python=python,
+                deep=deep,
+                plan=plan,
+                logs=logs,
+                on_event=probing,
+                talk=(lambda text: None) if to.quiet else talk,
+                playbook_dirs=playbook_dirs,
+            )
+        files.tell()
+        return _print(protect(outcome.report, to.raw), to)
     with progress.probing(to.quiet) as probing:
         report = pipeline.run_node(
             only=only,

@@ -84,6 +84,20 @@ def run_command(
         ),
     ] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Also bandwidth and long tests.")] = False,
+    nnodes: Annotated[
+        int | None,
+        typer.Option("--nnodes", metavar="N", min=1, help="Nodes of the job; a launcher tells it by itself."),
+    ] = None,
+    node_rank: Annotated[
+        int | None, typer.Option("--node-rank", metavar="R", min=0, help="Which of them this is, from 0.")
+    ] = None,
+    master: Annotated[
+        str | None,
+        typer.Option("--master", metavar="HOST:PORT", help="Where node 0 is; the nodes meet there."),
+    ] = None,
+    wait: Annotated[
+        float, typer.Option("--wait", metavar="SECONDS", min=1.0, help="How long nodes wait for each other.")
+    ] = 20.0,
     fmt: FormatOption = None,
     as_json: JsonOption = False,
     output: OutputOption = None,
@@ -91,7 +105,7 @@ def run_command(
     playbooks: PlaybooksOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Probe this node, without disturbing what runs on it."""
+    """Probe this node, and in a job the links between its nodes, without disturbing what runs there."""
 
     def work() -> int:
         from diag.cli.commands import run_node
@@ -100,6 +114,7 @@ def run_command(
         return run_node(
             sink(fmt, as_json, output, raw, quiet), out=out, only=only or [], skip=skip or [], timeout_s=timeout, python=python,
             plan=plan, logs=log or [], deep=deep, playbook_dirs=playbooks or [],
+            nnodes=nnodes, node_rank=node_rank, master=master, wait_s=wait,
         )  # fmt: skip
 
     guarded(work)

@@ -108,6 +108,46 @@ def write_folder(report: Report, out: Path | None, quiet: bool) -> None:
         talk(f"report.json, report.md and report.html are in {folder}")
 
 
+class JobFolder:
+    """One node's files in a folder that may be shared by all nodes: report-node3.json and so on, and report.json.
+
+    report.json is the job's where the master writes it; another node writes its own report there unless the folder is
+    the master's too.
+    """
+
+    def __init__(self, folder: Path, node_rank: int, quiet: bool) -> None:
+        self._folder, self._rank, self._quiet = folder, node_rank, quiet
+        self._problem = ""
+
+    def write(self, report: Report, *, job: bool) -> None:
+        """Write (again) this node's report, or the job's; a folder that cannot be written is told once, at the end."""
+        names = ["report"] if job else [f"report-node{self._rank}"]
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not job and self._rank and not (self._folder / "report-node0.json").exists():
+                names.append("report")
+            for fmt in ("json", "markdown", "html"):
+                text = render(report, fmt)
+                for name in names:
+                    write_private(self._folder / f"{name}.{SUFFIXES[fmt]}", text)
+        except OSError as error:
+            self._problem = f"diag: no report files: {self._folder}: {error.strerror}"
+
+    def tell(self) -> None:
+        """Say where the files are."""
+        if self._problem:
+            talk(self._problem)
+        elif not self._quiet:
+            what = "the job's report.json, report.md and report.html, and" if self._rank == 0 else ""
+            talk(f"{what} report-node{self._rank}.json, .md and .html are in {self._folder}".strip())
+
+
+def job_folder(out: Path | None, node_rank: int, quiet: bool) -> JobFolder:
+    """The folder of a run in a job; by default a dated one here."""
+    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    return JobFolder(out if out is not None else Path(f"diag-report-{stamp}"), node_rank, quiet)
+
+
 def wants_color() -> bool:
     """Return whether standard output is a terminal that is allowed colours (no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

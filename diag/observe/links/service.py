@@ -1,0 +1,139 @@
+"""What every node offers its peers while links are tested: TCP and UDP on ephemeral ports, and TCP on the number of the
+rendezvous port, since firewalls often open only that one. Threads are daemons and every wait ends; `close` ends all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+
+from diag.observe.links.wire import Closed, Foreign, Message, Wire, greeting
+
+DATAGRAM = struct.Struct("!4sIHHI")
+"""Mark, burst, sender's rank, sequence number, datagrams of this burst that arrived so far."""
+MARK = b"dglk"
+REQUEST_S = 6.0
+"""The longest a peer's connection may stay silent."""
+MAX_ECHO_BYTES = 1 << 20
+
+
+def open_listener(port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+    """A socket on every address of both families; `port` 0 is ephemeral. Raises OSError."""
+    try:
+        sock = socket.socket(socket.AF_INET6, kind)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        address: tuple[str, int] = ("::", port)
+    except OSError:  # a kernel without IPv6
+        sock = socket.socket(socket.AF_INET, kind)
+        address = ("", port)
+    try:
+        if kind == socket.SOCK_STREAM and port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        if kind == socket.SOCK_STREAM:
+            sock.listen(128)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class Service:
+    """The listeners of one node. `knocked` is called with what strangers at the rendezvous number say of themselves."""
+
+    def __init__(
+        self,
+        instance: str,
+        version: str,
+        rank: int,
+        extra_port: int | None,
+        knocked: Callable[[Message, str], None],
+    ) -> None:
+        self._greeting = greeting(instance, "node", version, rank=rank)
+        self._knocked = knocked
+        self._sockets: list[socket.socket] = []
+        self._open: set[socket.socket] = set()
+        self.received: dict[tuple[int, int], int] = {}
+        """(sender's rank, burst) -> datagrams that arrived: tells the directions of a loss apart."""
+        tcp, udp = open_listener(0), open_listener(0, socket.SOCK_DGRAM)
+        self.tcp_port, self.udp_port = tcp.getsockname()[1], udp.getsockname()[1]
+        self.extra_port: int | None = None
+        self._sockets += [tcp, udp]
+        self._start(self._accept, tcp)
+        self._start(self._answer_datagrams, udp)
+        if extra_port is not None:
+            with contextlib.suppress(OSError):  # somebody else's: then that port is not tested
+                extra = open_listener(extra_port)
+                self._sockets.append(extra)
+                self.extra_port = extra_port
+                self._start(self._accept, extra)
+
+    def close(self) -> None:
+        """Stop listening; connections that are still open end."""
+        for sock in (*self._sockets, *tuple(self._open)):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):
+                sock.close()
+
+    def _start(self, body: Callable[[socket.socket], None], sock: socket.socket) -> None:
+        threading.Thread(target=body, args=(sock,), daemon=True).start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                sock, peer = listener.accept()
+            except OSError:
+                return
+            self._open.add(sock)
+            threading.Thread(target=self._serve, args=(sock, str(peer[0])), daemon=True).start()
+
+    def _serve(self, sock: socket.socket, peer: str) -> None:
+        wire = Wire(sock)
+        try:
+            wire.send(self._greeting, time.monotonic() + REQUEST_S)
+            while True:
+                request = wire.receive(time.monotonic() + REQUEST_S)
+                if "node_rank" in request:  # a node that takes us for the master
+                    self._knocked(request, peer)
+                    wire.send({"refused": "not-the-master"}, time.monotonic() + REQUEST_S)
+                    return
+                self._do(wire, request)
+        except (Closed, Foreign, TimeoutError):
+            pass
+        finally:
+            self._open.discard(sock)
+            wire.close()
+
+    def _do(self, wire: Wire, request: Message) -> None:
+        deadline = time.monotonic() + REQUEST_S
+        match request.get("op"):
+            case "echo":
+                size = min(int(request.get("bytes", 0)), MAX_ECHO_BYTES)
+                wire.receive_bytes(size, deadline)
+                wire.send_bytes(b"\0" * size, deadline)
+            case "clock":
+                wire.send({"time_s": time.time()}, deadline)
+            case "sink":
+                count, seconds = wire.drain(deadline)
+                wire.send({"bytes": count, "seconds": seconds}, deadline)
+                raise Closed
+            case _:
+                raise Foreign(str(request)[:40])
+
+    def _answer_datagrams(self, sock: socket.socket) -> None:
+        while True:
+            try:
+                data, sender = sock.recvfrom(65535)
+            except OSError:
+                return
+            if len(data) < DATAGRAM.size or data[:4] != MARK:
+                continue
+            mark, burst, rank, number, _ = DATAGRAM.unpack_from(data)
+            count = self.received[rank, burst] = self.received.get((rank, burst), 0) + 1
+            with contextlib.suppress(OSError):
+                sock.sendto(DATAGRAM.pack(mark, burst, rank, number, count), sender)
