@@ -46,6 +46,11 @@ class Candidate:
         return bool(self.findings) or self.stated < 2 or any(match.by_absence for match in self.matches)
 
     @property
+    def stands_still(self) -> bool:
+        """Carried by something that began and never ended, in company of a second sign."""
+        return any(match.by_absence for match in self.matches) and self.strength is not Strength.POSSIBLE
+
+    @property
     def first(self) -> tuple[float, int]:
         """(time, line) of the first telling line."""
         lines = [line for match in self.matches for line in match.primary]
@@ -116,8 +121,11 @@ def _clause_strength(match: ClauseMatch) -> Strength:
 def diagnose(base: Base, evidence: Evidence) -> tuple[Diagnosis, ...]:
     """All causes that the evidence carries, the root first. Empty for a launch that works."""
     found = candidates(base, evidence)
-    if not any(one.failing for one in found) and not evidence.has_failure:
-        found = []  # hints alone accuse nobody
+    if not evidence.has_failure:
+        if not any(one.failing for one in found):
+            found = []  # hints alone accuse nobody
+        elif evidence.works:  # nothing died: only what goes wrong in a launch that serves can be wrong
+            found = [one for one in found if one.findings or one.playbook.while_serving or one.stands_still]
     _explain_echoes(found)
     _raise_hints(found)
     roots = sorted((one for one in found if one.explained_by is None), key=_rank)

@@ -95,6 +95,10 @@ class FileEvidence:
         ]
         return None if any(not self.lives_on(one) for one in fatal) else stops[0]
 
+    def starts_after(self, one: Observation) -> bool:
+        """True if the launch came up after `one`: whatever it was, it did not stop the start."""
+        return any(mark.order > one.order for mark in self.alive if _is_start(mark))
+
     def lives_on(self, one: Observation) -> bool:
         """True if the launch went on as if nothing had happened after `one`.
 
@@ -104,6 +108,7 @@ class FileEvidence:
         fatal = one.kind in ("dead", "exception") or any(
             mark.order == one.order or mark.fields.get("begin_line", mark.order) <= one.order <= mark.order
             for mark in (*self.dead, *self.exceptions)
+            if not mark.fields.get("ignored")
         )
         death = min((mark.order for mark in self.dead if mark.order > one.order), default=None)
         later = [
@@ -122,8 +127,11 @@ FEW, SOME, MANY = 2, 5, 20
 """Signs of life that outweigh a warning, a warning before a death, a failure before a death."""
 
 
+STARTS = ("startup complete", "fired up", "Uvicorn running", "init engine (profile")
+
+
 def _is_start(mark: Observation) -> bool:
-    return "startup complete" in mark.text or "fired up" in mark.text or "Uvicorn running" in mark.text
+    return any(words in mark.text for words in STARTS)
 
 
 @dataclass(slots=True)
@@ -151,6 +159,11 @@ class Evidence:
     def all_hosts(self) -> set[str]:
         """Every host that any line names as its writer."""
         return {host for item in self.files for host in item.hosts}
+
+    @property
+    def works(self) -> bool:
+        """The launch showed that it works: it started to serve, or took steps."""
+        return any(any(map(_is_start, item.alive)) or len(item.alive) >= FEW for item in self.files)
 
     def host_of_rank(self, rank: int | None) -> str | None:
         """The host on which a rank runs, if any line says both."""

@@ -122,10 +122,12 @@ class Matcher:
                 for other in later
             ):
                 return True
-        if signal.says == "context" or self.playbook.while_serving:
+        if signal.says == "context":
             return False
+        if self.playbook.while_serving:
+            return item.starts_after(one)
         end = item.orderly_end
-        return item.lives_on(one) or (end is not None and one.order > end)
+        return item.lives_on(one) or (end is not None and one.order >= end)
 
     def _clause(self, clause: Clause) -> ClauseMatch | None:
         if any(self.hits(name) for name in clause.none):

@@ -117,7 +117,7 @@ class FileState:
             self._keep(user, captures, origin, head.text.strip()[:2000])
         if "Traceback (most recent call last)" in text and self.tracebacks < MAX_TRACEBACKS:
             self.tracebacks += 1
-            self._traceback(block, start, origin)
+            self._traceback(block, start, origin, head.level)
 
     def _taken(self, pattern: LinePattern, match: re.Match[str]) -> bool:
         """Facts, frameworks, printed arguments and run starts are noted here; all else is an observation."""
@@ -212,14 +212,14 @@ class FileState:
                     PrintedArguments(program, values, self.reading.name, self.line_number)
                 )
 
-    def _traceback(self, block: bytes, start: int, origin: Origin) -> None:
+    def _traceback(self, block: bytes, start: int, origin: Origin, level: str | None) -> None:
         chunk = block[start : start + TRACEBACK_BYTES].decode("utf-8", "replace").split("\n", 401)
         found = read_traceback([line.rstrip("\r").rsplit("\r", 1)[-1] for line in chunk])
         if found is None:
             return
         one = _exception(found, origin, self.line_number, self.processes, self.file_rank)
         before = block[max(0, start - 400) : start].rstrip(b"\n").rsplit(b"\n", 1)[-1]
-        if any(words in before for words in IGNORED_BEFORE):
+        if any(words in before for words in IGNORED_BEFORE) or (level or "")[:1] in ("W", "I", "D"):
             one = replace(one, fields={**one.fields, "ignored": "true"})
         self.reading.observations.append(one)
 

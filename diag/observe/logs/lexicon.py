@@ -174,6 +174,7 @@ HOSTS: tuple[str, ...] = (
     r"^[\w.() -]{0,40}?[\w.-]+@(?P<host>[A-Za-z][\w.-]*)[: ][^$#]{0,80}[$#] (?:python|torchrun|vllm|srun|nvidia-smi|docker|kubectl|ray |dmesg|cat |tail |NCCL_|CUDA_|uptime|bash |export |mpirun|deepspeed|accelerate|df -h|free |journalctl|systemctl|ls -l|echo )",
     r"^\[\w+@(?P<host>[\w.-]+) [^\]]{1,60}\][$#] (?:python|torchrun|vllm|srun|nvidia-smi|docker|kubectl|ray |dmesg|cat |tail |NCCL_|CUDA_|uptime|bash |export |mpirun|deepspeed|accelerate|df -h|free |journalctl|systemctl|ls -l|echo )",
     r"SocketImpl\(fd=\d+, addr=\[(?P<host>[A-Za-z][\w.-]*)\]:\d+",
+    r"\*\*\* (?:JOB|STEP) [\d.+]+ ON (?P<host>[\w.-]+) CANCELLED",
     r"Local node IP: (?P<host>[\w.:-]+)",
     r"Running on (?:node|host)[: ]+(?P<host>[A-Za-z][\w.-]*)",
     r"^(?:HOSTNAME|hostname|SLURMD_NODENAME)[=:] ?(?P<host>[A-Za-z][\w.-]*)$",
