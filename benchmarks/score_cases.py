@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -54,6 +55,11 @@ def read_case(folder: Path) -> dict[str, Any]:
     return dict(data)
 
 
+def _cases(top: Path) -> list[Path]:
+    """Every case.yaml below a folder; links to case folders count."""
+    return [Path(base) / "case.yaml" for base, _, names in os.walk(top, followlinks=True) if "case.yaml" in names]
+
+
 def score(folders: list[Path]) -> Score:
     """Diagnose every case below the folders."""
     broken: list[UserError] = []
@@ -62,7 +68,7 @@ def score(folders: list[Path]) -> Score:
         print(f"left out: {error}", file=sys.stderr)
     reader = build_reader(base)
     result = Score()
-    for folder in sorted(path.parent for top in folders for path in top.rglob("case.yaml")):
+    for folder in sorted(path.parent for top in folders for path in _cases(top)):
         case = read_case(folder)
         logs = [str(path) for path in sorted(folder.iterdir()) if path.name != "case.yaml" and path.is_file()]
         found = diagnose(base, evidence_of(logs, reader))

@@ -140,9 +140,11 @@ def diagnose(base: Base, evidence: Evidence) -> tuple[Diagnosis, ...]:
 
 
 def _rank(one: Candidate) -> tuple[Any, ...]:
+    """Notes last; what is only possible behind what is likely; last resorts behind what names a cause; then time."""
     severity = ("error", "warning", "note").index(one.playbook.severity)
     return (
         severity == 2,
+        one.strength is Strength.POSSIBLE,
         one.playbook.yields,
         one.strength.order,
         one.stated,
@@ -160,7 +162,7 @@ def _explain_echoes(found: Sequence[Candidate]) -> None:
             continue
         for name in _explained(cause.playbook, by_id):
             echo = by_id.get(name)
-            if echo is None or echo is cause or _too_weak(cause, echo):
+            if echo is None or echo is cause or _too_weak(cause, echo, name in cause.playbook.explains):
                 continue
             if (
                 cause.playbook.id in echo.playbook.explains
@@ -175,10 +177,12 @@ def _explain_echoes(found: Sequence[Candidate]) -> None:
                 echo.explained_by = cause.playbook.id
 
 
-def _too_weak(cause: Candidate, echo: Candidate) -> bool:
+def _too_weak(cause: Candidate, echo: Candidate, predicted: bool) -> bool:
     """What is proven needs as much to explain it; a hint explains what it predicts unless its playbook forbids."""
     if cause.strength.order <= echo.strength.order:
         return False
+    if not predicted:  # a mere hint does not explain a failure that nobody said it brings
+        return True
     capped = all(match.clause.ceiling == "possible" for match in cause.matches) and not cause.findings
     return echo.strength is Strength.PROVEN or capped
 
