@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,14 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="accept what is drawn now as the golden text")
+    parser.addoption(
+        "--update-golden", action="store_true", help="accept what is drawn now as the golden text"
+    )
+
+
+def pytest_configure() -> None:
+    """A test run in the background inherits an ignored Ctrl-C, and its children would too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
