@@ -86,6 +86,8 @@ class FileEvidence:
     def orderly_end(self) -> int | None:
         """Line at which a launch that worked was told to stop; what it prints afterwards is the stopping."""
         stops = [one.order for one in self.phases if one.phase is Phase.SHUTDOWN]
+        if any("unexpectedly" in one.text for one in self.dead):
+            return None  # it stops because one of its own is gone
         if not stops or not any(mark.order < stops[0] for mark in self.alive):
             return None
         fatal = [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from diag.diagnose.nodes.view import Link, View, found
 from diag.model import Finding, Status
 
+OWN_NAME = "the own host name"
 _HOW = {
     "timeout": "packets vanish (dropped)",
     "refused": "connections are refused",
@@ -209,16 +211,23 @@ def _blocked(view: View, text: str, subject: str, links: Iterable[Link], **data:
 def judge_choice(view: View) -> list[Finding]:
     """Addresses that NCCL or Gloo would hand to peers, where the peers reach somebody else or nobody."""
     worked = _combined(view)
+    shared = {
+        name for name, count in Counter(card["hostname"] for card in view.cards.values()).items() if count > 1
+    }
     result = []
     for library, title in (("nccl", "NCCL"), ("gloo", "Gloo")):
         bad: dict[int, dict[str, Any]] = {}
         for link in view.links:
             seen = (link.seen.get("chosen") or {}).get(library)
-            if seen and seen["outcome"] != "ok":
+            if (
+                seen
+                and seen["outcome"] != "ok"
+                and not (seen["by"] == OWN_NAME and view.host(link.b) in shared)
+            ):
                 bad.setdefault(link.b, seen)
         for rank, card in view.cards.items():
             chosen = (card.get("chosen") or {}).get(library)
-            if chosen and chosen["address"] is None and chosen["by"] != "the own host name":
+            if chosen and chosen["address"] is None and chosen["by"] != OWN_NAME:
                 bad.setdefault(
                     rank, {**chosen, "outcome": "absent", "detail": "no such interface with an address"}
                 )
@@ -229,7 +238,7 @@ def judge_choice(view: View) -> list[Finding]:
 
 def _wrong_choice(view: View, title: str, bad: dict[int, dict[str, Any]], *, proven_fine: bool) -> Finding:
     first = next(iter(bad.values()))
-    own_name = first["by"] == "the own host name"
+    own_name = first["by"] == OWN_NAME
     what = (
         first["address"]
         if own_name
