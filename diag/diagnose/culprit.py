@@ -15,11 +15,7 @@ def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], ev
     """Name what the evidence names. A cause that shows on every rank has no culprit rank."""
     lines = [line for match in matches for line in match.primary]
     if not lines:
-        hosts = {str(finding.data["host"]) for finding in findings if "host" in finding.data}
-        return Culprit(
-            host=hosts.pop() if len(hosts) == 1 else None,
-            component=findings[0].subject or None if findings else None,
-        )
+        return _of_findings(findings)
     first = _first(lines)
     item = evidence.file_of(first)
     ended = item.first_exit if item is not None else None
@@ -50,6 +46,19 @@ def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], ev
         gpu=_number(first, "gpu"),
         link=_link(lines),
         phase=phase.value if phase is not None else None,
+    )
+
+
+def _of_findings(findings: Sequence[Finding]) -> Culprit:
+    """The one host or link that the findings name; where one of them says that it names the culprit, that one alone."""
+    chosen = [one for one in findings if one.data.get("culprit")] or list(findings)
+    hosts = {str(one.data["host"]) for one in chosen if one.data.get("host")}
+    links = {(str(one.data["link"][0]), str(one.data["link"][1])) for one in chosen if len(one.data.get("link") or ()) == 2}
+    component = str(chosen[0].data.get("component") or chosen[0].subject) if chosen else ""
+    return Culprit(
+        host=hosts.pop() if len(hosts) == 1 else None,
+        component=component or None,
+        link=links.pop() if len(links) == 1 else None,
     )
 
 

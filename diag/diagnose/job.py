@@ -87,6 +87,7 @@ def run_job(
 ) -> JobOutcome:
     """Probe this node, write its report, meet the others, test the links, conclude. The links' part ends by itself."""
     from diag.observe.probes.interface import Setup
+    from diag.observe.probes.patient import meet
     from diag.observe.probes.runner import run_probes
 
     base = load_base(playbook_dirs)
@@ -125,7 +126,8 @@ def run_job(
         "traits": traits_of(facts),
         "findings": [_told(one) for one in run.findings if one.status in (Status.FAIL, Status.WARN)],
     }
-    seen = run_links(layout, card, meeting_s=meeting_s, deep=deep, collective=None, talk=talk)
+    together = None if skips_collective(only, skip) else lambda order: meet(setup, order)
+    seen = run_links(layout, card, meeting_s=meeting_s, deep=deep, collective=together, talk=talk)
     seen["expected_hosts"] = list(layout.hosts)
     links = [*localise(seen), *_compare(seen)]
     facts.setdefault("network", {})["links"] = link_facts(seen)
@@ -136,6 +138,12 @@ def run_job(
         final = conclude([*run.findings, *links, *_others(seen)], notes)
         write(JOB, final)
     return JobOutcome(final, layout)
+
+
+def skips_collective(only: Sequence[str], skip: Sequence[str]) -> bool:
+    """True where the user's choice of probes leaves the all-reduce out, on this node and so between nodes."""
+    names = ("collective", "collective.allreduce")
+    return (bool(only) and not any(name in only for name in names)) or any(name in skip for name in names)
 
 
 def _compare(seen: Mapping[str, Any]) -> list[Finding]:

@@ -11,6 +11,8 @@ from diag.model import Finding, Status
 
 LOSS_FAIL, LOSS_LEAST = 0.01, 5
 """From 1 % TCP's throughput collapses (Mathis et al. 1997: ~ 1/sqrt(loss)); fewer than five datagrams may be chance."""
+CLOSED = 0.98
+"""Whoever loses all is closed, which is another finding."""
 SLOW_SHARE = 0.2
 """A link below a fifth of the median is no scatter: neighbouring classes of NICs differ by 2.5 or more, and busy tests by 2 or 3."""
 SLOW_OF_NIC, SLOW_MBPS = 0.05, 300.0
@@ -40,7 +42,7 @@ def _judge_loss(view: View) -> list[Finding]:
     bad = {
         ends: lost / sent
         for ends, (sent, lost) in counts.items()
-        if sent and lost / sent >= LOSS_FAIL and lost >= LOSS_LEAST
+        if sent and LOSS_FAIL <= lost / sent < CLOSED and lost >= LOSS_LEAST
     }
     if not counts:
         return []
@@ -204,7 +206,11 @@ def _mtu_of(view: View, rank: int) -> int | None:
 
 
 def _judge_bandwidth(view: View, sound: Sequence[Link]) -> list[Finding]:
-    rates = {(link.a, link.b): float(link.seen.get("mbps") or 0.0) for link in sound if "mbps" in link.seen}
+    rates = {
+        (link.a, link.b): float(link.seen.get("mbps") or 0.0)
+        for link in sound
+        if "mbps" in link.seen and not link.seen.get("vanished_bytes")
+    }
     if not rates:
         return []
     middle = statistics.median(rates.values())

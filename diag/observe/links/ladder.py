@@ -12,7 +12,7 @@ import socket
 import time
 from typing import Any
 
-from diag.observe.links.service import DATAGRAM, MARK
+from diag.observe.links.service import DATAGRAM, MARK, SMALL_SEGMENT_BYTES
 from diag.observe.links.wire import Closed, Foreign, Wire, read_greeting
 
 CONNECT_S = 4.0
@@ -49,10 +49,12 @@ def family_of(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def dial(address: str, port: int, timeout_s: float) -> tuple[Wire | None, str, str]:
-    """(connection, outcome, detail); outcome is ok, refused, timeout or unroutable."""
+def dial(address: str, port: int, timeout_s: float, *, small: bool = False) -> tuple[Wire | None, str, str]:
+    """(connection, outcome, detail); outcome is ok, refused, timeout or unroutable. `small` keeps segments small."""
     try:
         sock = socket.socket(family_of(address), socket.SOCK_STREAM)
+        if small:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SMALL_SEGMENT_BYTES)
     except OSError as error:
         return None, "unroutable", str(error.strerror)
     sock.settimeout(timeout_s)
@@ -122,11 +124,15 @@ def reach(peer: dict[str, Any], own: str) -> Result:
     alternatives = {}
     for library, chosen in sorted((peer.get("chosen") or {}).items()):
         target = chosen.get("address")
-        if target and target != address and seen["stage"] == "ok":
+        if not target or target == address or seen["stage"] != "ok":
+            continue
+        if source_address(target) == target:  # loopback, or a docker0 that every node has
+            there = {"outcome": "own-loopback", "detail": f"{target} leads a peer to itself"}
+        else:
             other, there = greet(target, peer["tcp_port"], instance, own, ALT_S)
             if other is not None:
                 other.close()
-            alternatives[library] = {**chosen, "outcome": there["outcome"], "detail": there["detail"]}
+        alternatives[library] = {**chosen, "outcome": there["outcome"], "detail": there["detail"]}
     return {**result, "chosen": alternatives}
 
 

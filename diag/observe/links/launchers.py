@@ -59,9 +59,7 @@ def by_hand(nnodes: int, node_rank: int, master: str, env: Mapping[str, str]) ->
 
 def split_address(text: str) -> tuple[str, int | None]:
     """(host, port) of `host`, `host:port`, `[v6]:port` or a bare IPv6 address. Raises ValueError."""
-    found = re.fullmatch(
-        r"\[([^\]]+)\](?::(\d+))?|([^:\s]+)(?::(\d+))?|([0-9a-fA-F:.%\w]*:[^\s]*)", text.strip()
-    )
+    found = re.fullmatch(r"\[([^\]]+)\](?::(\d+))?|([^:\s]+)(?::(\d+))?|([^\s:]*:[^\s:]*:\S*)", text.strip())
     if found is None:
         raise ValueError(f"{text!r} is no HOST:PORT")
     port = found[2] or found[4]

@@ -75,7 +75,7 @@ def _attempt(
             continue
         step("route", "ok", f"to {address} from {source}")
         left = max(0.2, min(CONNECT_S, deadline - time.monotonic()))
-        wire, outcome, detail = dial(address, port, left)
+        wire, outcome, detail = dial(address, port, left, small=True)
         if outcome == "unroutable" and is_absent(Root(), address):
             outcome, detail = "nobody-home", "no machine on this network has that address (no answer to ARP)"
         step("tcp", outcome, f"{address}:{port} {detail}".strip())
@@ -131,7 +131,7 @@ class Gathering:
     def __init__(self, port: int, card: Card) -> None:
         """Listen. Raises OSError where the port is taken."""
         self._card = card
-        self._listener = open_listener(port)
+        self._listener = open_listener(port, small=True)
         self._lock = threading.Condition()
         self.wires: dict[int, Wire] = {}
         self.cards: dict[int, Card] = {card["node_rank"]: card}

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from diag.observe.links.conflicts import find_conflict
 from diag.observe.links.launchers import Layout
 from diag.system import Root
 from diag.system.interfaces import nccl_candidates, read_interface
@@ -33,6 +34,7 @@ def describe(layout: Layout, env: Mapping[str, str], version: str) -> Card:
             {key: one[key] for key in ("name", "kind", "mtu_bytes", "speed_mbps", "running", "addresses")}
             for one in interfaces if one["addresses"]
         ],
+        "address_conflict": find_conflict(interfaces),
         "own_name": {"resolved": resolved, "error": error}, "chosen": _chosen(interfaces, env, resolved),
         "variables": {name: env[name] for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_FAMILY") if name in env},
     }  # fmt: skip

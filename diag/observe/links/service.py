@@ -19,10 +19,14 @@ MARK = b"dglk"
 REQUEST_S = 6.0
 """The longest a peer's connection may stay silent."""
 MAX_ECHO_BYTES = 1 << 20
+SMALL_SEGMENT_BYTES = 536
+"""Every host must take packets of 576 bytes (RFC 1122): what nodes tell each other passes where full packets vanish."""
 
 
-def open_listener(port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
-    """A socket on every address of both families; `port` 0 is ephemeral. Raises OSError."""
+def open_listener(
+    port: int, kind: socket.SocketKind = socket.SOCK_STREAM, *, small: bool = False
+) -> socket.socket:
+    """A socket on every address of both families; `port` 0 is ephemeral, `small` keeps segments small. Raises OSError."""
     try:
         sock = socket.socket(socket.AF_INET6, kind)
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -33,6 +37,8 @@ def open_listener(port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> so
     try:
         if kind == socket.SOCK_STREAM and port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if small:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SMALL_SEGMENT_BYTES)
         sock.bind(address)
         if kind == socket.SOCK_STREAM:
             sock.listen(128)

@@ -21,15 +21,19 @@ from diag.observe.links.launchers import Layout
 from diag.observe.links.meeting import Gathering, join, who_listens
 from diag.observe.links.place import Card, interface_of
 from diag.observe.links.schedule import plan_rounds
-from diag.observe.links.service import Service
+from diag.observe.links.service import Service, open_listener
 from diag.observe.links.wire import Closed, Foreign, Message, Wire
 
 MEETING_S = 20.0
 REACH_S = 14.0
 """Connection, greeting and two alternative addresses, each with its own shorter deadline."""
 ROUND_S = 12.0
-SILENCE_S = 60.0
-"""A node that hears nothing from the master for so long goes home."""
+SILENCE_S = 25.0
+"""A node that hears nothing from the master for so long goes home; the longest order takes REACH_S."""
+COLLECTIVE_S = 26.0
+"""Starting torch everywhere takes most of it."""
+AGAIN_S = 10.0
+"""For measuring slow links again."""
 AT_ONCE = 32
 SLOW = 0.35
 """A link below this share of the median is measured again alone before anybody is accused."""
@@ -203,7 +207,10 @@ class _Lead:
             (name for name, value in told.items() if value < SLOW * median), key=lambda name: told[name]
         )
         pairs = list(dict.fromkeys(tuple(sorted(map(int, name.split(">")))) for name in slow))[:MOST_RETESTS]
+        end = time.monotonic() + AGAIN_S
         for a, b in pairs:
+            if time.monotonic() > end:
+                return
             before = {key: dict(self.links.get(key, {})) for key in (f"{a}>{b}", f"{b}>{a}")}
             self._measure([(a, b)])
             for key, old in before.items():
@@ -214,28 +221,30 @@ class _Lead:
 
     def _combine(self, ranks: Sequence[int]) -> None:
         alive = [rank for rank in ranks if str(rank) not in self.silent]
-        if len(alive) < 2:
-            return
+        if len(alive) < 2 or any(link.get("stage") != "ok" for link in self.links.values()):
+            return  # the ladder has ended before this rung
         self._job.talk("adding numbers over all nodes (gloo)")
-        order = {"do": "collective", "ranks": alive, "address": self._cards[0].get("address")}
-        answers = self._order(dict.fromkeys(alive, order), 45.0, "the all-reduce")
+        with open_listener(0) as free:
+            port = free.getsockname()[1]
+        order = {"do": "collective", "ranks": alive, "address": self._cards[0].get("address"), "port": port}
+        answers = self._order(dict.fromkeys(alive, order), COLLECTIVE_S, "the all-reduce")
         self.combined = {str(rank): answer["result"] for rank, answer in answers.items()}
 
     def _order(self, orders: dict[int, Message], within_s: float, phase: str) -> dict[int, Message]:
         """Send each node its order, do our own meanwhile, wait for all answers."""
         deadline = time.monotonic() + within_s
         futures = {}
-        for rank, order in orders.items():
-            if rank in self._wires and str(rank) not in self.silent:
-                futures[rank] = self._pool.submit(_ask, self._wires[rank], order, deadline)
-        answers = {}
+        for rank, wire in self._wires.items():
+            if str(rank) not in self.silent:  # who has nothing to do hears that we are still there
+                futures[rank] = self._pool.submit(_ask, wire, orders.get(rank, {"do": "wait"}), deadline)
+        answers: dict[int, Message] = {}
         if 0 in orders:
             answers[0] = _obey(self._job, orders[0], self._cards, self.knocks)
         for rank, future in futures.items():
             answer = future.result()
             if answer is None:
                 self.silent[str(rank)] = phase
-            else:
+            elif rank in orders:
                 answers[rank] = answer
         return answers
 
