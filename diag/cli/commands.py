@@ -54,7 +54,7 @@ def run_node(
         with progress.probing(to.quiet) as probing:
             outcome = run_job(
                 layout,
-                lambda kind, report: files.write(protect(report, to.raw), job=kind == JOB),
+                lambda kind, report, incident: files.write(protect(report, to.raw, incident), job=kind == JOB),
                 only=only,
                 skip=skip,
                 timeout_s=timeout_s,
@@ -68,7 +68,7 @@ def run_node(
                 playbook_dirs=playbook_dirs,
             )
         files.tell()
-        return _print(protect(outcome.report, to.raw), to)
+        return _print(protect(outcome.report, to.raw, outcome.incident), to)
     with progress.probing(to.quiet) as probing:
         report = pipeline.run_node(
             only=only,

@@ -45,9 +45,12 @@ def sink(fmt: Format | None, as_json: bool, output: str | None, raw: bool, quiet
     return Sink(chosen, Path(output), output.endswith(os.sep) or Path(output).is_dir(), raw, quiet)
 
 
-def protect(report: Report, raw: bool) -> Report:
-    """Redact, unless the owner said --raw. DIAG_INCIDENT makes stand-ins agree between the nodes of one job."""
-    return report if raw else redact(report, incident=os.environ.get("DIAG_INCIDENT") or None)
+def protect(report: Report, raw: bool, incident: str | None = None) -> Report:
+    """Redact, unless the owner said --raw.
+
+    DIAG_INCIDENT, or what nodes agreed on when they met, makes stand-ins agree between the nodes of one job.
+    """
+    return report if raw else redact(report, incident=os.environ.get("DIAG_INCIDENT") or incident)
 
 
 def emit(report: Report, to: Sink) -> None:

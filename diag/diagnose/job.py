@@ -21,8 +21,9 @@ from diag.observe.links.session import MEETING_S, run_links
 from diag.playbooks.base import load_base
 from diag.system import UserError
 
-Writer = Callable[[str, Report], None]
-"""Called with `node` (before anybody is met, and again at the end) and, on the master, with `job`."""
+Writer = Callable[[str, Report, "str | None"], None]
+"""Called with `node` (before anybody is met, and again at the end) and, on the master, with `job`; the last argument is a
+phrase that all nodes which met share, so that their reports hide one name behind one stand-in."""
 
 NODE, JOB = "node", "job"
 
@@ -33,6 +34,7 @@ class JobOutcome:
 
     report: Report
     layout: Layout
+    incident: str | None = None
 
 
 def find_layout(
@@ -115,7 +117,7 @@ def run_job(
         return replace(report, notes=(*report.notes, *interrupted, *notes))
 
     first = conclude(run.findings)
-    write(NODE, first)
+    write(NODE, first, None)
     if run.interrupted:
         return JobOutcome(first, layout)
     if layout.master_host is None:
@@ -131,13 +133,13 @@ def run_job(
     seen["expected_hosts"] = list(layout.hosts)
     links = [*localise(seen), *_compare(seen)]
     facts.setdefault("network", {})["links"] = link_facts(seen)
-    notes = matrix_rows(seen)
+    notes, incident = matrix_rows(seen), seen.get("incident")
     final = conclude([*run.findings, *links], notes)
-    write(NODE, final)
+    write(NODE, final, incident)
     if layout.node_rank == 0:
         final = conclude([*run.findings, *links, *_others(seen)], notes)
-        write(JOB, final)
-    return JobOutcome(final, layout)
+        write(JOB, final, incident)
+    return JobOutcome(final, layout, incident)
 
 
 def skips_collective(only: Sequence[str], skip: Sequence[str]) -> bool:

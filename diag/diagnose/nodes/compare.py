@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from diag.diagnose.nodes.view import found
@@ -199,6 +200,31 @@ def compare_nodes(reports: Sequence[NodeReport]) -> list[Finding]:
         )
         result.append(found("nodes", Status.WARN, text, subject="missing reports"))
     return result + _master_alone(labels, places)
+
+
+def join_reports(reports: Sequence[NodeReport]) -> list[Finding]:
+    """All findings of the reports, each told once and under its node's name, and how the nodes differ."""
+    if len(reports) < 2:
+        return [one for report in reports for one in report.findings]
+    result: dict[tuple[str, str, str], Finding] = {}
+    for label, report in _labels(reports).items():
+        for one in report.findings:
+            shared = one.probe.startswith("link.")  # who met has the same findings as all others
+            data = (
+                one.data
+                if shared or "host" in one.data or not one.status.measured
+                else {**one.data, "host": label}
+            )
+            key = (
+                (one.probe, one.subject, one.summary)
+                if shared
+                else (one.probe, f"{label}: {one.subject}", one.summary)
+            )
+            result.setdefault(
+                key, replace(one, data=data, subject=one.subject if shared else key[1].removesuffix(": "))
+            )
+    told = [one for one in result.values() if one.probe != "link.nodes"]
+    return told + compare_nodes(reports)
 
 
 def _master_alone(labels: Mapping[str, NodeReport], places: Mapping[str, Mapping[str, Any]]) -> list[Finding]:

@@ -12,6 +12,7 @@ import socket
 import time
 from typing import Any
 
+from diag.observe.links.place import is_loopback
 from diag.observe.links.service import DATAGRAM, MARK, SMALL_SEGMENT_BYTES
 from diag.observe.links.wire import Closed, Foreign, Wire, read_greeting
 
@@ -126,7 +127,9 @@ def reach(peer: dict[str, Any], own: str) -> Result:
         target = chosen.get("address")
         if not target or target == address or seen["stage"] != "ok":
             continue
-        if source_address(target) == target:  # loopback, or a docker0 that every node has
+        if (
+            is_loopback(target) or source_address(target) == target
+        ):  # loopback, or a docker0 that every node has
             there = {"outcome": "own-loopback", "detail": f"{target} leads a peer to itself"}
         else:
             other, there = greet(target, peer["tcp_port"], instance, own, ALT_S)

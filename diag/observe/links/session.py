@@ -3,7 +3,7 @@
 `run_links` returns plain facts, the same on every node that stays to the end:
 {nnodes, node_rank, master, met, steps: trace of the meeting | null, taken: who holds the master's port | null,
  nodes: {rank: card}, missing: [rank], sent_away: [...], knocks: [...], links: {"a>b": result}, silent: {rank: phase},
- collective: {...} | null, meeting_s, took_s}.
+ collective: {...} | null, meeting_s, incident: a phrase that all nodes share, took_s}.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ def _lead(job: _Job, deadline: float) -> Facts:
         facts = _nothing(
             met=bool(gathering.wires), missing=missing, nodes={str(rank): card for rank, card in sorted(gathering.cards.items())},
             sent_away=gathering.sent_away, links=lead.links, silent=lead.silent, collective=lead.combined,
-            knocks=lead.knocks, meeting_s=round(met_s, 1),
+            knocks=lead.knocks, meeting_s=round(met_s, 1), incident=uuid.uuid4().hex,
         )  # fmt: skip
         lead.farewell(facts)
         return facts
