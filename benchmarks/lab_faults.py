@@ -170,7 +170,7 @@ def clock_off(lab: Lab) -> None:
 
 
 def other_versions(lab: Lab) -> None:
-    """An interpreter of the launch with another torch on node 2, told by VIRTUAL_ENV."""
+    """An interpreter of the launch with another torch on node 2."""
     for node in lab.nodes:
         version = "2.6.0" if node.number == 2 else "2.13.0"
         home = lab.folder / f"venv{node.number}"
@@ -181,7 +181,7 @@ def other_versions(lab: Lab) -> None:
         base = Path(sys.executable).resolve()
         (home / "bin" / "python").symlink_to(base)
         (home / "pyvenv.cfg").write_text(f"home = {base.parent}\nversion = 3.{sys.version_info.minor}\n")
-        node.env = {"VIRTUAL_ENV": str(home)}
+        node.options = ("--python", str(home / "bin" / "python"))
 
 
 FAULTS = (

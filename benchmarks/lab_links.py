@@ -70,7 +70,7 @@ class Node:
     delay_s: float = 0.0
     absent: bool = False
     freeze_after_s: float | None = None
-    program: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     ended: float = 0.0
@@ -166,8 +166,8 @@ def start(lab: Lab, node: Node, options: Sequence[str]) -> None:
     (lab.folder / "resolv.conf").write_text("")
     only = [word for probe in PROBES for word in ("--only", probe)]
     diag = [
-        *(node.program or (sys.executable, "-m", "diag.cli.main")), "run", "--nnodes", str(node.nnodes), "--node-rank", str(node.rank),
-        "--master", node.master, "--out", str(lab.folder / f"out{node.number}"), "--raw", *only, *options,
+        sys.executable, "-m", "diag.cli.main", "run", "--nnodes", str(node.nnodes), "--node-rank", str(node.rank),
+        "--master", node.master, "--out", str(lab.folder / f"out{node.number}"), "--raw", *only, *node.options, *options,
     ]  # fmt: skip
     # A mount namespace for /etc/hosts, a UTS namespace for the name; `exec`, so that diag itself is what we watch.
     script = (

@@ -104,10 +104,11 @@ def greet(address: str, port: int, expected: str, own: str, timeout_s: float) ->
     return wire, {"stage": "ok", "outcome": "ok", "detail": "", "connect_ms": took_ms}
 
 
-def reach(peer: dict[str, Any], own: str) -> Result:
+def reach(peer: dict[str, Any], own: str, machine: str = "") -> Result:
     """Whether connections to a peer can be opened: its address, its rendezvous number, the addresses its variables choose.
 
-    `peer`: rank, address, tcp_port, extra_port, instance, chosen {library: {interface, address}}, hostname.
+    `peer`: rank, address, tcp_port, extra_port, instance, chosen {library: {interface, address}}, hostname, machine.
+    `own` and `machine` are this node's instance and machine.
     """
     address, instance = peer["address"], peer["instance"]
     result: Result = {"address": address, "source": source_address(address)}
@@ -127,9 +128,10 @@ def reach(peer: dict[str, Any], own: str) -> Result:
         target = chosen.get("address")
         if not target or target == address or seen["stage"] != "ok":
             continue
-        if (
-            is_loopback(target) or source_address(target) == target
-        ):  # loopback, or a docker0 that every node has
+        if machine and machine == peer.get("machine"):
+            continue  # two nodes on one machine: no address leads astray
+        # Loopback, or a docker0 that every node has.
+        if is_loopback(target) or source_address(target) == target:
             there = {"outcome": "own-loopback", "detail": f"{target} leads a peer to itself"}
         else:
             other, there = greet(target, peer["tcp_port"], instance, own, ALT_S)

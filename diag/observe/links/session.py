@@ -17,10 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from diag.observe.links.ladder import measure, reach
+from diag.observe.links.ladder import measure, reach, source_address
 from diag.observe.links.launchers import Layout
 from diag.observe.links.meeting import Gathering, join, who_listens
-from diag.observe.links.place import Card, interface_of
+from diag.observe.links.place import Card, interface_of, is_loopback, resolve
 from diag.observe.links.schedule import plan_rounds
 from diag.observe.links.service import Service, open_listener
 from diag.observe.links.wire import Closed, Foreign, Message, Wire
@@ -56,6 +56,8 @@ class _Job:
     deep: bool
     collective: Collective | None
     talk: Callable[[str], None]
+    knocks: list[Message]
+    """Who took this node for the master."""
 
 
 def run_links(
@@ -79,15 +81,14 @@ def run_links(
 
     master = layout.node_rank == 0
     port = layout.port or 0
-    service = Service(
-        card["instance"], card["version"], layout.node_rank or 0, None if master else port, knocked
-    )
+    extra = None if master or _is_here(layout.master_host or "") else port
+    service = Service(card["instance"], card["version"], layout.node_rank or 0, extra, knocked)
     card |= {
         "tcp_port": service.tcp_port,
         "udp_port": service.udp_port,
         "extra_port": port if master else service.extra_port,
     }
-    job = _Job(layout, card, service, deep, collective, talk)
+    job = _Job(layout, card, service, deep, collective, talk, knocks)
     try:
         facts = _lead(job, begin + meeting_s) if master else _follow(job, begin + meeting_s)
     finally:
@@ -97,6 +98,12 @@ def run_links(
         "master": {"host": layout.master_host, "port": port}, "knocks": [*facts.get("knocks", []), *knocks],
         "took_s": round(time.monotonic() - begin, 1),
     }  # fmt: skip
+
+
+def _is_here(host: str) -> bool:
+    """True where the master's name leads to this machine: its port must then be left to it."""
+    addresses, _ = resolve(host)
+    return any(is_loopback(one) or source_address(one) == one for one in addresses)
 
 
 def _nothing(**more: Any) -> Facts:
@@ -240,7 +247,7 @@ class _Lead:
                 futures[rank] = self._pool.submit(_ask, wire, orders.get(rank, {"do": "wait"}), deadline)
         answers: dict[int, Message] = {}
         if 0 in orders:
-            answers[0] = _obey(self._job, orders[0], self._cards, self.knocks)
+            answers[0] = _obey(self._job, orders[0], self._cards)
         for rank, future in futures.items():
             answer = future.result()
             if answer is None:
@@ -264,7 +271,7 @@ def _public(card: Card) -> Card:
     carrier = interface_of(card, address)
     return {
         "rank": card["node_rank"], "address": address, "mtu_bytes": min(carrier["mtu_bytes"] or 1500, JUMBO_BYTES) if carrier else None,
-        **{key: card.get(key) for key in ("hostname", "instance", "tcp_port", "udp_port", "extra_port", "chosen")},
+        **{key: card.get(key) for key in ("hostname", "instance", "machine", "tcp_port", "udp_port", "extra_port", "chosen")},
     }  # fmt: skip
 
 
@@ -278,7 +285,6 @@ def _follow(job: _Job, deadline: float) -> Facts:
     if wire is None:
         return _nothing(steps=trace, nodes={str(job.layout.node_rank): job.card})
     nodes: dict[int, Card] = {}
-    knocks: list[Message] = []
     phase = "the roster"
     try:
         while True:
@@ -289,7 +295,7 @@ def _follow(job: _Job, deadline: float) -> Facts:
                 nodes = {int(rank): card for rank, card in order["nodes"].items()}
                 nodes[0]["address"] = address  # as we reach the master, whatever others call it
             phase = str(order.get("do"))
-            wire.send(_obey(job, order, nodes, knocks), time.monotonic() + 5)
+            wire.send(_obey(job, order, nodes), time.monotonic() + 5)
     except (Closed, Foreign, TimeoutError) as error:
         lost = {
             "after": phase,
@@ -300,7 +306,7 @@ def _follow(job: _Job, deadline: float) -> Facts:
         wire.close()
 
 
-def _obey(job: _Job, order: Message, nodes: dict[int, Card], knocks: list[Message]) -> Message:
+def _obey(job: _Job, order: Message, nodes: dict[int, Card]) -> Message:
     """Carry out one order and return the answer."""
     own = job.card["instance"]
     match order["do"]:
@@ -309,7 +315,7 @@ def _obey(job: _Job, order: Message, nodes: dict[int, Card], knocks: list[Messag
                 _public(nodes[rank]) if "node_rank" in nodes[rank] else nodes[rank] for rank in order["peers"]
             ]
             with ThreadPoolExecutor(AT_ONCE) as pool:
-                found = list(pool.map(lambda peer: reach(peer, own), peers))
+                found = list(pool.map(lambda peer: reach(peer, own, job.card["machine"]), peers))
             results = {
                 str(peer["rank"]): _with_interface(job.card, one)
                 for peer, one in zip(peers, found, strict=True)
@@ -324,12 +330,12 @@ def _obey(job: _Job, order: Message, nodes: dict[int, Card], knocks: list[Messag
         case "tally":
             return {
                 "received": [[*key, count] for key, count in job.service.received.items()],
-                "knocks": knocks,
+                "knocks": job.knocks,
             }
         case "collective" if job.collective is not None:
-            return {
-                "result": job.collective({**order, "rank": order["ranks"].index(job.layout.node_rank or 0)})
-            }
+            place = order["ranks"].index(job.layout.node_rank or 0)
+            where = {"address": nodes[0]["address"], "port": order["port"]}
+            return {"result": job.collective({**where, "rank": place, "world": len(order["ranks"])})}
     return {}
 
 
