@@ -57,7 +57,7 @@ def test_a_healthy_matrix_accuses_nobody(count: int) -> None:
 
 def test_every_judge_says_what_it_measured() -> None:
     assert {one.probe for one in localise(healthy())} == {
-        "link.meeting", "link.tcp", "link.loss", "link.mtu", "link.bandwidth", "link.clock",
+        "link.meeting", "link.tcp", "link.loss", "link.mtu", "link.bandwidth", "link.clock", "link.nccl", "link.nixl",
     }  # fmt: skip
 
 
@@ -104,7 +104,12 @@ def lossy_node(facts: Facts) -> None:
 def black_hole(facts: Facts) -> None:
     for name in facts["links"]:
         if "2" in name:
-            facts["links"][name] |= {"largest_bytes": 64, "vanished_bytes": 8192, "mtu_bytes": 1400, "mbps": None}
+            facts["links"][name] |= {
+                "largest_bytes": 64,
+                "vanished_bytes": 8192,
+                "mtu_bytes": 1400,
+                "mbps": None,
+            }
 
 
 def other_mtu(facts: Facts) -> None:
@@ -142,7 +147,16 @@ def never_came(facts: Facts) -> None:
 
 def twice(facts: Facts) -> None:
     never_came(facts)
-    facts["sent_away"] = [{"hostname": "gpu3", "node_rank": 2, "nnodes": 4, "world_size": 32, "why": "rank-taken", "first": "gpu2"}]
+    facts["sent_away"] = [
+        {
+            "hostname": "gpu3",
+            "node_rank": 2,
+            "nnodes": 4,
+            "world_size": 32,
+            "why": "rank-taken",
+            "first": "gpu2",
+        }
+    ]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +172,9 @@ def twice(facts: Facts) -> None:
         (never_came, "rendezvous-timeout", None), (twice, "launcher-layout", "gpu3"),
     ],
 )  # fmt: skip
-def test_one_fault_is_one_finding_with_its_culprit(fault: Callable[[Facts], None], cause: str, culprit: Any) -> None:
+def test_one_fault_is_one_finding_with_its_culprit(
+    fault: Callable[[Facts], None], cause: str, culprit: Any
+) -> None:
     facts = healthy()
     fault(facts)
 
@@ -186,11 +202,15 @@ def test_open_rendezvous_port_is_named() -> None:
 def test_a_clock_far_off_is_a_warning_without_a_cause() -> None:
     facts = healthy()
     for name in facts["links"]:
-        facts["links"][name]["clock_ahead_s"] = 600.0 if name.endswith(">2") else -600.0 if name.startswith("2>") else 0.0
+        facts["links"][name]["clock_ahead_s"] = (
+            600.0 if name.endswith(">2") else -600.0 if name.startswith("2>") else 0.0
+        )
 
     told = wrong(facts)
 
-    assert [(one.status, one.data.get("host"), one.data.get("cause")) for one in told] == [(Status.WARN, "gpu2", None)]
+    assert [(one.status, one.data.get("host"), one.data.get("cause")) for one in told] == [
+        (Status.WARN, "gpu2", None)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +225,14 @@ def test_a_clock_far_off_is_a_warning_without_a_cause() -> None:
 def test_who_cannot_meet_says_where_it_ended(outcome: str, cause: str, host: str | None) -> None:
     steps = {"host": "gpu0", "port": 29511, "steps": [{"stage": "name", "outcome": "ok", "detail": "gpu0 is 10.0.0.1"}],
              "ended_at": "tcp", "outcome": outcome, "detail": "", "tries": 5, "took_s": 20.0}  # fmt: skip
-    facts = {**healthy(), "met": False, "steps": steps, "links": {}, "node_rank": 2, "nodes": {"2": card(2, 4)}}
+    facts = {
+        **healthy(),
+        "met": False,
+        "steps": steps,
+        "links": {},
+        "node_rank": 2,
+        "nodes": {"2": card(2, 4)},
+    }
 
     told = wrong(facts)
 
@@ -229,7 +256,9 @@ def test_the_odd_node_is_told_in_few_words() -> None:
 
     told = compare_traits(nodes, hosts={"node2": "node2"})
 
-    assert [one.summary for one in told] == ["node2 differs from 7 others: driver 550.90.07 (others 550.127.05)"]
+    assert [one.summary for one in told] == [
+        "node2 differs from 7 others: driver 550.90.07 (others 550.127.05)"
+    ]
     assert told[0].status is Status.WARN
 
 
@@ -238,11 +267,15 @@ def test_a_version_that_a_job_does_not_survive_is_a_failure() -> None:
 
     told = compare_traits(nodes, hosts={"node9": "node9"})
 
-    assert [(one.status, one.data["cause"], one.data["host"]) for one in told] == [(Status.FAIL, "nccl-version-mismatch", "node9")]
+    assert [(one.status, one.data["cause"], one.data["host"]) for one in told] == [
+        (Status.FAIL, "nccl-version-mismatch", "node9")
+    ]
 
 
 def test_a_variable_that_is_not_set_differs_and_a_probe_that_could_not_look_does_not() -> None:
-    nodes: dict[str, dict[str, str]] = {f"node{rank}": {"NCCL_ALGO": "Ring", "torch": "2.6"} for rank in range(3)}
+    nodes: dict[str, dict[str, str]] = {
+        f"node{rank}": {"NCCL_ALGO": "Ring", "torch": "2.6"} for rank in range(3)
+    }
     nodes["node3"] = {}
 
     told = compare_traits(nodes)

@@ -9,7 +9,7 @@ from diag.diagnose.nodes.meeting import judge_identity, judge_meeting
 from diag.diagnose.nodes.quality import judge_quality
 from diag.diagnose.nodes.reachability import judge_choice, judge_reach
 from diag.diagnose.nodes.view import View, found
-from diag.model import Finding, Status
+from diag.model import Finding, Reason, Status
 
 MOST_ROWS = 16
 
@@ -19,7 +19,7 @@ def localise(facts: Mapping[str, Any]) -> list[Finding]:
     view = View(facts)
     return [
         *judge_meeting(view), *judge_identity(view), *judge_reach(view), *judge_choice(view), *judge_quality(view),
-        *_judge_collective(view),
+        *_judge_collective(view), *_rungs_not_climbed(view),
     ]  # fmt: skip
 
 
@@ -53,6 +53,35 @@ def _judge_collective(view: View) -> list[Finding]:
     )
     text = f"the gloo all-reduce over {len(results)} nodes fails on {view.names(bad)}: {said}"
     return [found("all-reduce", Status.FAIL, text)]
+
+
+def _rungs_not_climbed(view: View) -> list[Finding]:
+    """The ladder's upper rungs, which this version does not test between nodes: said, never passed over."""
+    if not view.links:
+        return []
+    traits = [card.get("traits", {}) for card in view.cards.values()]
+    result = []
+    for test, trait, title, remedy in (
+        (
+            "nccl",
+            "GPUs",
+            "NCCL between the nodes",
+            "run a small torchrun all-reduce with NCCL_DEBUG=INFO and give its log to diag explain",
+        ),
+        (
+            "nixl",
+            "nixl",
+            "KV transfer with NIXL",
+            "start one prefill and one decode worker with UCX_LOG_LEVEL=info and give their logs to diag explain",
+        ),
+    ):
+        if any(trait in one for one in traits):
+            text = f"{title} is not tested by this version; TCP, large packets and bandwidth of the same links were"
+            result.append(found(test, Status.SKIP, text, reason=Reason.NOT_ASKED, remedy=remedy))
+        else:
+            what = "no node has a GPU that diag has seen" if test == "nccl" else "nixl was seen on no node"
+            result.append(found(test, Status.SKIP, f"{title}: {what}", reason=Reason.NOT_APPLICABLE))
+    return result
 
 
 def link_facts(facts: Mapping[str, Any]) -> dict[str, Any]:

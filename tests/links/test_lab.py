@@ -1,0 +1,50 @@
+"""Simulated hosts, broken for real: a few faults of the link laboratory. The rest: python benchmarks/lab_links.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
+
+
+@pytest.fixture(scope="module")
+def lab() -> Any:
+    """The laboratory's two scripts; skips loudly where it cannot run."""
+    sys.path.insert(0, BENCHMARKS)
+    try:
+        import lab_faults
+        import lab_links
+    finally:
+        sys.path.remove(BENCHMARKS)
+    why_not = lab_links.needs()
+    if why_not:
+        pytest.skip(f"the link laboratory {why_not}")
+    return lab_links, {fault.name: fault for fault in lab_faults.FAULTS}
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize(
+    "name",
+    ["healthy", "link-one-way", "ephemeral-ports-one", "mtu-black-hole", "wrong-world-size", "same-name"],
+)
+def test_a_fault_is_told_right(lab: Any, name: str) -> None:
+    lab_links, faults = lab
+
+    right, said, took = lab_links.run_fault(faults[name], 4, None)
+
+    assert right, said
+    assert took < lab_links.LIMIT_S
+
+
+@pytest.mark.lab
+def test_nothing_is_left_behind(lab: Any) -> None:
+    lab_links, faults = lab
+
+    lab_links.run_fault(faults["node-freezes"], 3, None)
+
+    assert "dl" not in {line[:2] for line in lab_links.sh("ip", "netns", "list").split()}
+    assert "table bridge dl" not in lab_links.sh("nft", "list", "tables")
