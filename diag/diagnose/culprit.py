@@ -53,7 +53,11 @@ def _of_findings(findings: Sequence[Finding]) -> Culprit:
     """The one host or link that the findings name; where one of them says that it names the culprit, that one alone."""
     chosen = [one for one in findings if one.data.get("culprit")] or list(findings)
     hosts = {str(one.data["host"]) for one in chosen if one.data.get("host")}
-    links = {(str(one.data["link"][0]), str(one.data["link"][1])) for one in chosen if len(one.data.get("link") or ()) == 2}
+    links = {
+        (str(one.data["link"][0]), str(one.data["link"][1]))
+        for one in chosen
+        if len(one.data.get("link") or ()) == 2
+    }
     component = str(chosen[0].data.get("component") or chosen[0].subject) if chosen else ""
     return Culprit(
         host=hosts.pop() if len(hosts) == 1 else None,

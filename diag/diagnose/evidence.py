@@ -101,7 +101,7 @@ class FileEvidence:
         """True if the launch came up after `one`: whatever it was, it did not stop the start."""
         return any(mark.order > one.order for mark in self.alive if _is_start(mark))
 
-    def lives_on(self, one: Observation) -> bool:
+    def lives_on(self, one: Observation, *, hint: bool = False) -> bool:
         """True if the launch went on as if nothing had happened after `one`.
 
         A failure counts as survived only through its own writer's later life, or a lot of anybody's; a warning
@@ -118,15 +118,37 @@ class FileEvidence:
         ]
         mine = stream_of(one)[2]
         own = [mark for mark in later if not mine or stream_of(mark)[2] in ("", mine)]
+        if not hint and self._advances(one, FATAL_ADVANCE if fatal else 1, death):
+            return True  # (what a hint warns of comes later by nature)
         if not fatal:
             return any(map(_is_start, later)) or len(own) >= (FEW if death is None else SOME)
         if death is None:
             return any(map(_is_start, own)) or len(own) >= FEW
         return len(own) >= MANY
 
+    def _advances(self, one: Observation, least: int, death: int | None) -> bool:
+        """True if the launch reached a phase at least `least` beyond all that it had reached at `one`."""
+        mine = stream_of(one)[2]
+        reached = max((_order(mark) for mark in self.phases if mark.order <= one.order), default=-1)
+        return any(
+            mark.order > one.order
+            and (death is None or mark.order < death)
+            and _order(mark) - reached >= least
+            and (not mine or stream_of(mark)[2] in ("", mine))
+            for mark in self.phases
+            if mark.phase is not Phase.SHUTDOWN
+        )
+
+
+FATAL_ADVANCE = 3
+"""Phases that a launch must gain after an exception before it counts as survived: other ranks gain one or two."""
 
 FEW, SOME, MANY = 2, 5, 20
 """Signs of life that outweigh a warning, a warning before a death, a failure before a death."""
+
+
+def _order(mark: Observation) -> int:
+    return mark.phase.order if mark.phase is not None and mark.phase is not Phase.SHUTDOWN else -1
 
 
 STARTS = ("startup complete", "fired up", "Uvicorn running", "init engine (profile")

@@ -127,7 +127,8 @@ class Matcher:
         if self.playbook.while_serving:
             return item.starts_after(one)
         end = item.orderly_end
-        return item.lives_on(one) or (end is not None and one.order >= end)
+        survived = item.lives_on(one, hint=signal.says == "hint")
+        return survived or (end is not None and one.order >= end)
 
     def _clause(self, clause: Clause) -> ClauseMatch | None:
         if any(self.hits(name) for name in clause.none):

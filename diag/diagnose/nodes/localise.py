@@ -61,6 +61,17 @@ def _rungs_not_climbed(view: View) -> list[Finding]:
         return []
     traits = [card.get("traits", {}) for card in view.cards.values()]
     result = []
+    if view.facts.get("unmeasured"):
+        text = f"{view.facts['unmeasured']} pairs of nodes were not measured: bad links had used up the time"
+        result.append(
+            found(
+                "pairs",
+                Status.UNKNOWN,
+                text,
+                reason=Reason.TIMEOUT,
+                remedy="repair what was found and run again, or use --deep",
+            )
+        )
     for test, trait, title, remedy in (
         (
             "nccl",

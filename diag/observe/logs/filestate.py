@@ -6,6 +6,7 @@ import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 from diag.model import Observation, Origin, Phase
@@ -228,6 +229,10 @@ class FileState:
         reading = self.reading
         for late in self.last.values():
             reading.observations.extend(late)
+        if _newest_first(reading.observations):
+            last = self.line_number + 1
+            reading.observations = [replace(one, order=last - one.order) for one in reading.observations]
+            reading.run_starts = [last - line for line in reversed(reading.run_starts)]
         reading.observations.sort(key=lambda one: one.order)
         reading.end = self.tail_bytes
         reading.lines = (self.line_number - (1 if self.ends_with_newline else 0)) if reading.bytes else 0
@@ -237,6 +242,16 @@ class FileState:
                 reading.framework = name
                 break
         return reading
+
+
+def _newest_first(observations: Sequence[Observation]) -> bool:
+    """True for logs pasted from a viewer that shows the newest line on top."""
+    times = [
+        one.origin.time_s for one in sorted(observations, key=lambda one: one.order) if one.origin.time_s
+    ]
+    steps = [later - earlier for earlier, later in pairwise(times) if later != earlier]
+    falling = sum(step < 0 for step in steps)
+    return len(steps) >= 3 and falling >= 0.8 * len(steps) and times[-1] < times[0]
 
 
 def _exception(
