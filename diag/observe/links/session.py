@@ -3,7 +3,8 @@
 `run_links` returns plain facts, the same on every node that stays to the end:
 {nnodes, node_rank, master, met, steps: trace of the meeting | null, taken: who holds the master's port | null,
  nodes: {rank: card}, missing: [rank], sent_away: [...], knocks: [...], links: {"a>b": result}, silent: {rank: phase},
- collective: {...} | null, meeting_s, incident: a phrase that all nodes share, took_s}.
+ collective: {...} | null, meeting_s, unmeasured: pairs there was no time for,
+ incident: a phrase that all nodes share, took_s}.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ MEETING_S = 20.0
 REACH_S = 14.0
 """Connection, greeting and two alternative addresses, each with its own shorter deadline."""
 ROUND_S = 12.0
+ROUNDS_S, EACH_ROUND_S = 15.0, 1.0
+"""A healthy round takes about half a second; when a bad link has used up the time, the rest is said to be unmeasured."""
 SILENCE_S = 25.0
 """A node that hears nothing from the master for so long goes home; the longest order takes REACH_S."""
 COLLECTIVE_S = 26.0
@@ -135,6 +138,7 @@ def _lead(job: _Job, deadline: float) -> Facts:
             met=bool(gathering.wires), missing=missing, nodes={str(rank): card for rank, card in sorted(gathering.cards.items())},
             sent_away=gathering.sent_away, links=lead.links, silent=lead.silent, collective=lead.combined,
             knocks=lead.knocks, meeting_s=round(met_s, 1), incident=uuid.uuid4().hex,
+            unmeasured=lead.unmeasured,
         )  # fmt: skip
         lead.farewell(facts)
         return facts
@@ -154,6 +158,7 @@ class _Lead:
         self.silent: dict[str, str] = {}
         self.knocks: list[Message] = []
         self.combined: Facts | None = None
+        self.unmeasured = 0
 
     def work(self) -> None:
         """Everybody reaches for everybody at once, then pairs measure in rounds, then all add numbers together."""
@@ -172,7 +177,11 @@ class _Lead:
         for rank, answer in answers.items():
             for peer, result in answer["results"].items():
                 self.links[f"{rank}>{peer}"] = result
-        for pairs in rounds:
+        end = time.monotonic() + ROUNDS_S + EACH_ROUND_S * len(rounds)
+        for number, pairs in enumerate(rounds):
+            if time.monotonic() > end and not self._job.deep:
+                self.unmeasured = sum(map(len, rounds[number:]))
+                break
             self._measure(pairs)
         self._again()
         tally = self._order({rank: {"do": "tally"} for rank in ranks}, 5.0, "the tally")
