@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from diag.diagnose.nodes.compare import compare_traits
+from diag.diagnose.nodes.compare import compare_traits, join_reports
 from diag.diagnose.nodes.localise import link_facts, localise, matrix_rows
 from diag.model import Finding, Status
+from diag.observe.reports import NodeReport
 
 Facts = dict[str, Any]
 OPEN = {
@@ -287,3 +288,36 @@ def test_two_nodes_have_no_majority() -> None:
     told = compare_traits({"a": {"torch": "2.6"}, "b": {"torch": "2.7"}})
 
     assert [one.summary for one in told] == ["the nodes differ: torch 2.6 on a; 2.7 on b"]
+
+
+def as_report(name: str, facts: Facts) -> NodeReport:
+    rank = facts["node_rank"]
+    return NodeReport(
+        f"{name}.json", tuple(localise(facts)), {"host": {"node": {"hostname": name, "node_rank": rank, "nnodes": facts["nnodes"]}}}
+    )
+
+
+def test_a_node_that_says_why_it_did_not_come_stands_for_the_master_that_missed_it() -> None:
+    steps = {"host": "gpu0", "port": 29511, "steps": [], "ended_at": "tcp", "outcome": "timeout", "detail": "", "tries": 5, "took_s": 20.0}
+    master = healthy()
+    never_came(master)
+    stranded = {**healthy(), "met": False, "steps": steps, "links": {}, "node_rank": 3, "nodes": {"3": card(3, 4)}}
+
+    told = [one for one in join_reports([as_report("gpu0", master), as_report("gpu3", stranded)]) if one.status is Status.FAIL]
+
+    assert [(one.data["cause"], one.data["host"], one.data["certain"]) for one in told] == [("network-unreachable", "gpu3", True)]
+
+
+def test_what_all_nodes_say_is_told_once() -> None:
+    facts = healthy(2)
+    dead = {**facts, "links": {"0>1": dict(CLOSED), "1>0": dict(CLOSED)}}
+
+    told = join_reports([as_report(f"gpu{rank}", {**dead, "node_rank": rank}) for rank in range(2)])
+
+    assert [one.probe for one in told if one.status is Status.FAIL] == ["link.tcp"]
+
+
+def test_nodes_without_a_report_are_named() -> None:
+    told = join_reports([as_report("gpu0", healthy()), as_report("gpu2", {**healthy(), "node_rank": 2})])
+
+    assert [one.summary for one in told if one.status is Status.WARN] == ["reports of 2 of 4 nodes: none of node 1, 3"]

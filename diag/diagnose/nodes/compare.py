@@ -224,7 +224,38 @@ def join_reports(reports: Sequence[NodeReport]) -> list[Finding]:
                 key, replace(one, data=data, subject=one.subject if shared else key[1].removesuffix(": "))
             )
     told = [one for one in result.values() if one.probe != "link.nodes"]
-    return told + compare_nodes(reports)
+    return _meetings_together(told) + compare_nodes(reports)
+
+
+def _meetings_together(told: Sequence[Finding]) -> list[Finding]:
+    """A node's own word on why it did not come stands for the master's word that it never came."""
+    own = {
+        one.data.get("node_rank") for one in told if one.probe == "link.meeting" and one.data.get("outcome")
+    }
+    missed = {one.data.get("node_rank") for one in told if _is_missed(one)}
+    result = []
+    for one in told:
+        rank = one.data.get("node_rank")
+        if _is_missed(one) and rank in own:
+            continue
+        if (
+            one.probe == "link.meeting"
+            and one.data.get("outcome") in ("timeout", "refused")
+            and rank in missed
+        ):
+            one = replace(one, data={**one.data, "certain": True})  # noqa: PLW2901 - the master did listen: the way is closed
+        result.append(one)
+    return result
+
+
+def _is_missed(one: Finding) -> bool:
+    """The master's finding that a node never came."""
+    return (
+        one.probe == "link.meeting"
+        and one.status is Status.FAIL
+        and "outcome" not in one.data
+        and one.data.get("missed") is True
+    )
 
 
 def _master_alone(labels: Mapping[str, NodeReport], places: Mapping[str, Mapping[str, Any]]) -> list[Finding]:

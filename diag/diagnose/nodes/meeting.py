@@ -211,6 +211,7 @@ def _missing(view: View) -> list[Finding]:
                 text,
                 subject=f"node {rank}",
                 cause="rendezvous-timeout",
+                missed=True,
                 node_rank=rank,
                 **data,
             )
