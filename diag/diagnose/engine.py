@@ -18,6 +18,8 @@ from diag.playbooks.schema import Playbook
 MAX_EVIDENCE = 8
 MAX_DIAGNOSES = 8
 LAST_RESORT = ("worker-died", "application-error")
+SYMPTOMS = ("cudagraph-capture-hang", "collective-timeout-slow-rank", "rendezvous-timeout")
+"""What waiting ranks and wrappers print whatever the cause: echoes of any cause that a line names."""
 
 
 @dataclass(slots=True)
@@ -160,7 +162,7 @@ def _explain_echoes(found: Sequence[Candidate]) -> None:
     for cause in found:
         if cause.playbook.yields:
             continue
-        for name in _explained(cause.playbook, by_id):
+        for name in _explained(cause, by_id):
             echo = by_id.get(name)
             if echo is None or echo is cause or _too_weak(cause, echo, name in cause.playbook.explains):
                 continue
@@ -199,9 +201,13 @@ def _reaches(one: Candidate, target: str, by_id: Mapping[str, Candidate]) -> boo
     return False
 
 
-def _explained(playbook: Playbook, present: Iterable[str]) -> list[str]:
-    names = list(playbook.explains)
-    names += [name for name in LAST_RESORT if name not in names and name != playbook.id]
+def _explained(cause: Candidate, present: Iterable[str]) -> list[str]:
+    """Ids that this cause explains: those its playbook names, last resorts, and mere symptoms of a named cause."""
+    own = cause.playbook.id
+    names = list(cause.playbook.explains)
+    names += [name for name in LAST_RESORT if name not in names and name != own]
+    if cause.stated == 0 and own not in SYMPTOMS:
+        names += [name for name in SYMPTOMS if name not in names]
     present = set(present)
     return [name for name in names if name in present]
 
