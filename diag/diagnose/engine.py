@@ -38,7 +38,9 @@ class Candidate:
     @property
     def stated(self) -> int:
         """0: the evidence names the cause; 1: a failure that this cause brings; 2: hints or absence."""
-        if self.findings or any(match.says == "cause" for match in self.matches):
+        if any(match.says == "cause" for match in self.matches):
+            return 0
+        if self.findings and not _printed_only(self.findings):
             return 0
         return 1 if any(match.says == "effect" for match in self.matches) else 2
 
@@ -89,7 +91,7 @@ def candidates(base: Base, evidence: Evidence) -> list[Candidate]:
             told = {
                 key: value
                 for name in playbook.signals
-                for line in index.get(f"{playbook.id}/{name}", ())[-1:]
+                for line in index.get(f"{playbook.id}/{name}", ())
                 for key, value in line.fields.items()
             }
             found.append(Candidate(playbook, matches, findings, _strength(matches, findings), told=told))
@@ -101,8 +103,14 @@ def _strength(matches: Sequence[ClauseMatch], findings: Sequence[Finding]) -> St
     if findings:
         certain = any(finding.data.get("certain", True) for finding in findings)
         stated = any(match.says in STATED for match in matches)
-        strengths.append(Strength.PROVEN if certain or stated else Strength.LIKELY)
+        alone = not matches and _printed_only(findings)
+        strengths.append(Strength.PROVEN if (certain or stated) and not alone else Strength.LIKELY)
     return min(strengths, key=lambda one: one.order)
+
+
+def _printed_only(findings: Sequence[Finding]) -> bool:
+    """Contradictions in a configuration that a log printed: they need not be why this launch failed."""
+    return all("supports_only" in finding.data for finding in findings)
 
 
 def _clause_strength(match: ClauseMatch) -> Strength:

@@ -193,13 +193,14 @@ def _samples(playbook: Playbook, base: Base, reader: LogReader) -> list[str]:
 def _unsampled(playbook: Playbook) -> list[str]:
     import re
 
-    from diag.observe.logs.heads import clean
+    from diag.observe.logs.heads import clean, parse_head
 
     texts = [
         clean(line)
         for sample in (*playbook.fires, *playbook.silent, *playbook.blind)
         for line in sample.text.splitlines()
     ]
+    texts += [parse_head(line).text.strip() for line in texts]
     return [
         f"signals.{signal.name}: no sample has a line for {pattern!r}"
         for signal in playbook.signals.values()

@@ -194,7 +194,7 @@ class Matcher:
 
     def _ended(self, begun: Observation, end: str) -> bool:
         item = self.evidence.file_of(begun)
-        if item is None or item.lives_on(begun):
+        if item is None or item.lives_on(begun, hint=True):
             return True
         mine = stream_of(begun)
         ends = self.index.get(f"{self.playbook.id}/{end}", [])
