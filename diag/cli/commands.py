@@ -39,11 +39,14 @@ def run_node(
     node_rank: int | None = None,
     master: str | None = None,
     wait_s: float = 20.0,
+    ray: str | None = None,
 ) -> int:
     """Probe this node (and in a job the links), write the folder, print the screen; return the exit code."""
     from diag.diagnose import pipeline
     from diag.diagnose.job import JOB, find_layout, run_job
 
+    if ray is not None:
+        return _run_on_ray(to, ray, out, only, skip, timeout_s, wait_s, python, deep, playbook_dirs)
     layout = find_layout(os.environ, nnodes=nnodes, node_rank=node_rank, master=master)
     if layout is not None and layout.local_rank > 0:
         return 0  # another process of this node probes
@@ -81,6 +84,32 @@ def run_node(
             on_event=probing,
             playbook_dirs=playbook_dirs,
         )
+    safe = protect(report, to.raw)
+    write_folder(safe, out, to.quiet)
+    return _print(safe, to)
+
+
+def _run_on_ray(
+    to: Sink,
+    address: str,
+    out: Path | None,
+    only: Sequence[str],
+    skip: Sequence[str],
+    timeout_s: float,
+    wait_s: float,
+    python: str | None,
+    deep: bool,
+    playbook_dirs: Sequence[Path],
+) -> int:
+    """Run on every node of a Ray cluster; return the exit code."""
+    from diag.diagnose.ray_job import run_ray
+
+    options = [word for name in only for word in ("--only", name)] + [word for name in skip for word in ("--skip", name)]
+    options += ["--timeout", str(timeout_s), "--wait", str(wait_s), *(["--deep"] if deep else [])]
+    if not to.quiet:
+        talk(f"asking Ray at {address} to run diag on each of its nodes")
+    seconds = timeout_s + wait_s + 40.0
+    report = run_ray(address, options=options, seconds=seconds, python=python, playbook_dirs=playbook_dirs)
     safe = protect(report, to.raw)
     write_folder(safe, out, to.quiet)
     return _print(safe, to)

@@ -98,6 +98,10 @@ def run_command(
     wait: Annotated[
         float, typer.Option("--wait", metavar="SECONDS", min=1.0, help="How long nodes wait for each other.")
     ] = 20.0,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="ADDRESS", help="Run on every node of this Ray cluster (auto: the one here)."),
+    ] = None,
     fmt: FormatOption = None,
     as_json: JsonOption = False,
     output: OutputOption = None,
@@ -114,7 +118,7 @@ def run_command(
         return run_node(
             sink(fmt, as_json, output, raw, quiet), out=out, only=only or [], skip=skip or [], timeout_s=timeout, python=python,
             plan=plan, logs=log or [], deep=deep, playbook_dirs=playbooks or [],
-            nnodes=nnodes, node_rank=node_rank, master=master, wait_s=wait,
+            nnodes=nnodes, node_rank=node_rank, master=master, wait_s=wait, ray=ray,
         )  # fmt: skip
 
     guarded(work)

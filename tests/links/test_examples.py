@@ -35,4 +35,8 @@ def test_the_kubernetes_job_tells_all_that_is_needed() -> None:
     layout = recognise({**env, "JOB_COMPLETION_INDEX": "3"}, "diag-3")
 
     assert layout is not None
-    assert (layout.nnodes, layout.node_rank, layout.master_host) == (job["spec"]["completions"], 3, "diag-0.diag")
+    assert (layout.nnodes, layout.node_rank, layout.master_host) == (
+        job["spec"]["completions"],
+        3,
+        "diag-0.diag",
+    )

@@ -293,19 +293,43 @@ def test_two_nodes_have_no_majority() -> None:
 def as_report(name: str, facts: Facts) -> NodeReport:
     rank = facts["node_rank"]
     return NodeReport(
-        f"{name}.json", tuple(localise(facts)), {"host": {"node": {"hostname": name, "node_rank": rank, "nnodes": facts["nnodes"]}}}
+        f"{name}.json",
+        tuple(localise(facts)),
+        {"host": {"node": {"hostname": name, "node_rank": rank, "nnodes": facts["nnodes"]}}},
     )
 
 
 def test_a_node_that_says_why_it_did_not_come_stands_for_the_master_that_missed_it() -> None:
-    steps = {"host": "gpu0", "port": 29511, "steps": [], "ended_at": "tcp", "outcome": "timeout", "detail": "", "tries": 5, "took_s": 20.0}
+    steps = {
+        "host": "gpu0",
+        "port": 29511,
+        "steps": [],
+        "ended_at": "tcp",
+        "outcome": "timeout",
+        "detail": "",
+        "tries": 5,
+        "took_s": 20.0,
+    }
     master = healthy()
     never_came(master)
-    stranded = {**healthy(), "met": False, "steps": steps, "links": {}, "node_rank": 3, "nodes": {"3": card(3, 4)}}
+    stranded = {
+        **healthy(),
+        "met": False,
+        "steps": steps,
+        "links": {},
+        "node_rank": 3,
+        "nodes": {"3": card(3, 4)},
+    }
 
-    told = [one for one in join_reports([as_report("gpu0", master), as_report("gpu3", stranded)]) if one.status is Status.FAIL]
+    told = [
+        one
+        for one in join_reports([as_report("gpu0", master), as_report("gpu3", stranded)])
+        if one.status is Status.FAIL
+    ]
 
-    assert [(one.data["cause"], one.data["host"], one.data["certain"]) for one in told] == [("network-unreachable", "gpu3", True)]
+    assert [(one.data["cause"], one.data["host"], one.data["certain"]) for one in told] == [
+        ("network-unreachable", "gpu3", True)
+    ]
 
 
 def test_what_all_nodes_say_is_told_once() -> None:
@@ -320,4 +344,6 @@ def test_what_all_nodes_say_is_told_once() -> None:
 def test_nodes_without_a_report_are_named() -> None:
     told = join_reports([as_report("gpu0", healthy()), as_report("gpu2", {**healthy(), "node_rank": 2})])
 
-    assert [one.summary for one in told if one.status is Status.WARN] == ["reports of 2 of 4 nodes: none of node 1, 3"]
+    assert [one.summary for one in told if one.status is Status.WARN] == [
+        "reports of 2 of 4 nodes: none of node 1, 3"
+    ]
