@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -100,7 +101,9 @@ def run_command(
     ] = 20.0,
     ray: Annotated[
         str | None,
-        typer.Option("--ray", metavar="ADDRESS", help="Run on every node of this Ray cluster (auto: the one here)."),
+        typer.Option(
+            "--ray", metavar="ADDRESS", help="Run on every node of this Ray cluster (auto: the one here)."
+        ),
     ] = None,
     fmt: FormatOption = None,
     as_json: JsonOption = False,
@@ -315,6 +318,9 @@ def new_playbook(
 
 def run() -> int:
     """Run the command line and return its exit code."""
+    gc.set_threshold(
+        100_000, 50, 50
+    )  # a short life makes little garbage; looking for it took a tenth of the time
     try:
         app(prog_name="diag")
     except SystemExit as end:

@@ -78,14 +78,14 @@ def candidates(base: Base, evidence: Evidence) -> list[Candidate]:
                 index.setdefault(one.name, []).append(one)
     touched = {name.split("/", 1)[0] for name in index}
     found = []
-    for playbook in base.playbooks.values():
+    for name in _concerned(base, evidence, touched):
+        playbook = base.playbooks[name]
         failing = [
             one
             for one in evidence.findings
             if one.data.get("cause") == playbook.id and one.status is Status.FAIL
         ]
-        others = any(signal.kind != "log" for signal in playbook.signals.values())
-        matches = Matcher(playbook, evidence, index).matches() if playbook.id in touched or others else []
+        matches = Matcher(playbook, evidence, index).matches()
         findings = failing if matches else [one for one in failing if not one.data.get("supports_only")]
         if matches or findings:
             told = {
@@ -96,6 +96,18 @@ def candidates(base: Base, evidence: Evidence) -> list[Candidate]:
             }
             found.append(Candidate(playbook, matches, findings, _strength(matches, findings), told=told))
     return found
+
+
+def _concerned(base: Base, evidence: Evidence, touched: set[str]) -> list[str]:
+    """Playbooks that could fire at all: a line, an exception, a finding or a fact of theirs is there."""
+    there = {
+        "exception": any(item.exceptions for item in evidence.files),
+        "finding": bool(evidence.findings),
+        "fact": bool(evidence.facts),
+    }
+    causes = {str(one.data.get("cause")) for one in evidence.findings}
+    wanted = touched | causes | {name for name, _, kind, _, _ in base.signals() if there.get(kind)}
+    return [name for name in base.playbooks if name in wanted]
 
 
 def _strength(matches: Sequence[ClauseMatch], findings: Sequence[Finding]) -> Strength:

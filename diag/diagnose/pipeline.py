@@ -15,7 +15,6 @@ from diag.diagnose.evidence import Evidence, prepare
 from diag.diagnose.facts import add_probe_facts, flatten, nested_facts
 from diag.diagnose.machine import hardware_facts as _hardware_facts
 from diag.diagnose.machine import hardware_of_facts, known_hardware, plans_of_logs, probed_hardware
-from diag.diagnose.nodes.compare import join_reports
 from diag.diagnose.unexplained import unexplained
 from diag.model import (
     Diagnosis,
@@ -135,7 +134,11 @@ def conclude_given(
     gaps: Sequence[Gap] = (),
 ) -> Report:
     """Join what logs, probes, reports and plans say, and conclude."""
-    everything = [*findings, *join_reports(given.reports)]
+    everything = list(findings)
+    if given.reports:
+        from diag.diagnose.nodes.compare import join_reports
+
+        everything += join_reports(given.reports)
     extra: dict[str, list[str]] = {}
     sections: dict[str, Any] = dict(facts)
     for seen in [facts, *(report.facts for report in given.reports)]:

@@ -47,7 +47,9 @@ def read_report(path: str, text: bytes) -> NodeReport:
         raise UserError(f"is a damaged report: {error}", where=path, code="damaged") from None
     schema = raw.get("schema") if isinstance(raw, dict) else None
     if schema != SCHEMA:
-        raise UserError(f"has the schema {schema!r}; this version reads {SCHEMA}", where=path, code="other-schema")
+        raise UserError(
+            f"has the schema {schema!r}; this version reads {SCHEMA}", where=path, code="other-schema"
+        )
     findings = tuple(one for item in raw.get("findings") or [] if (one := _finding(item)) is not None)
     facts = raw.get("facts")
     return NodeReport(path, findings, facts if isinstance(facts, dict) else {})
@@ -60,7 +62,13 @@ def _finding(item: Any) -> Finding | None:
         status = Status(item.get("status"))
         reason = Reason(item["reason"]) if item.get("reason") else None
         data = item.get("data")
-        return Finding(str(item["probe"]), str(item.get("subject") or ""), status, str(item.get("summary") or ""), reason,
-                       data if isinstance(data, dict) else {})
+        return Finding(
+            str(item["probe"]),
+            str(item.get("subject") or ""),
+            status,
+            str(item.get("summary") or ""),
+            reason,
+            data if isinstance(data, dict) else {},
+        )
     except (ValueError, KeyError):
         return None

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,50 @@ COMPILED = "compiled.json"
 """Written into the wheel at build time, so that a read-only container need not parse YAML."""
 
 
+class StoredPlaybooks(Mapping[str, Playbook]):
+    """Playbooks in their stored form, each made into a `Playbook` when it is first asked for."""
+
+    def __init__(self, entries: Sequence[dict[str, Any]]) -> None:
+        self._raw = {str(entry["id"]): entry for entry in entries}
+        self._made: dict[str, Playbook] = {}
+
+    def __getitem__(self, name: str) -> Playbook:
+        made = self._made.get(name)
+        if made is None:
+            made = self._made[name] = _thaw(self._raw[name])
+        return made
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._raw)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def signals(self) -> Iterator[tuple[str, str, str, Sequence[str], Sequence[Sequence[str]]]]:
+        """(playbook, signal, kind, parts, literals) of every signal."""
+        for name, entry in self._raw.items():
+            for signal in entry["signals"].values():
+                yield name, signal["name"], signal["kind"], signal["parts"], signal["literals"]
+
+
 @dataclass(frozen=True, slots=True)
 class Base:
     """Every playbook by id, and where compiled forms of it may be kept."""
 
     playbooks: Mapping[str, Playbook] = field(default_factory=dict)
+
     key: str = ""
     """Changes with any playbook file and with the version of diag."""
     cache: Path | None = None
+
+    def signals(self) -> Iterator[tuple[str, str, str, Sequence[str], Sequence[Sequence[str]]]]:
+        """(playbook, signal, kind, parts, literals) of every signal, without making whole playbooks."""
+        if isinstance(self.playbooks, StoredPlaybooks):
+            yield from self.playbooks.signals()
+            return
+        for playbook in self.playbooks.values():
+            for signal in playbook.signals.values():
+                yield playbook.id, signal.name, signal.kind, signal.parts, signal.literals
 
 
 def home() -> Path:
@@ -153,12 +189,12 @@ def dump(playbooks: Mapping[str, Playbook]) -> str:
     )
 
 
-def _read_stored(path: Path) -> dict[str, Playbook] | None:
+def _read_stored(path: Path) -> StoredPlaybooks | None:
     try:
         raw = json.loads(path.read_bytes())
         if raw["version"] != diag.__version__:
             return None
-        return {entry["id"]: _thaw(entry) for entry in raw["playbooks"]}
+        return StoredPlaybooks(raw["playbooks"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

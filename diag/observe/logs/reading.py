@@ -62,13 +62,12 @@ class LogReader:
 def build_reader(base: Base, on_bytes: Callable[[int], None] | None = None) -> LogReader:
     """Compile everything that lines are searched for."""
     patterns = _stored_internal_patterns(base.cache)
-    for playbook in base.playbooks.values():
-        for signal in playbook.signals.values():
-            if signal.kind == "log":
-                patterns += [
-                    LinePattern(playbook.id, signal.name, expression, literals)
-                    for expression, literals in zip(signal.parts, signal.literals, strict=True)
-                ]
+    for owner, name, kind, parts, literals in base.signals():
+        if kind == "log":
+            patterns += [
+                LinePattern(owner, name, part, tuple(needed))
+                for part, needed in zip(parts, literals, strict=True)
+            ]
     scanner = build_scanner(patterns, cache=base.cache, key=base.key)
     return LogReader(scanner, patterns, on_bytes)
 
