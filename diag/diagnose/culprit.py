@@ -21,6 +21,13 @@ def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], ev
     ended = item.first_exit if item is not None else None
     blame = matches[0].playbook.culprit
     rank = _rank(lines, evidence, ended)
+    if blame == "ended":
+        ended = evidence.killed_exit or ended
+        named = any(_number(line, name) is not None for line in lines for name in ("rank", "culprit_rank"))
+        blame = "" if named else "silent" if ended is None or _number(ended, "rank") is None else ""
+        if not named and ended is not None and _number(ended, "rank") is not None:
+            rank = _number(ended, "rank")
+            lines = [line for line in lines if line.origin.rank == rank] or [ended]
     if blame and _number(first, "culprit_rank") is None:
         missing = _silent(lines, evidence) if blame == "silent" else _odd(lines)
         rank = missing.pop() if len(missing) == 1 else None

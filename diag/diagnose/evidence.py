@@ -180,6 +180,19 @@ class Evidence:
         return any(_failed(item) for item in self.files)
 
     @property
+    def killed_exit(self) -> Observation | None:
+        """A launcher's word on a process that a signal ended (not the launcher's own SIGTERM)."""
+        exits = [one for item in self.files for one in item.observations if one.kind == "exit"]
+        return next(
+            (
+                one
+                for one in exits
+                if str(one.fields.get("exit_code", ""))[:1] == "-" and one.fields["exit_code"] != "-15"
+            ),
+            None,
+        )
+
+    @property
     def all_hosts(self) -> set[str]:
         """Every host that any line names as its writer."""
         return {host for item in self.files for host in item.hosts}

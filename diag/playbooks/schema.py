@@ -162,7 +162,8 @@ class Playbook:
     blind: tuple[Sample, ...] = ()
     culprit: str = ""
     """Who is to blame where the telling lines are the victims': `silent` the one rank that prints none, `odd` the
-    one rank whose captures differ from all others'. Empty: whoever prints them."""
+    one rank whose captures differ from all others', `ended` the one that the launcher says ended first (else the
+    silent one). Empty: whoever prints them."""
     hits: tuple[str, ...] = ()
     """Other playbooks whose samples may fire this one too (declared overlaps)."""
     source: str = ""
