@@ -50,6 +50,9 @@ _ROWS = tuple(
         rf"(?P<level>[A-Z]{{4,8}}) (?P<mo>\d\d)-(?P<d>\d\d) {_TIME} (?:\[?[\w./-]+\.py:\d+\]?)? ?",
         # glog and torch: [E1120 12:00:00.123 socket.cpp:12] E1120 12:00:00.1 1234 file.cc:12]
         rf"\[?(?P<level>[IWEF])(?P<mo>\d)?(?P<mo2>\d)(?P<d>\d\d) {_TIME}(?: +(?P<pid>\d+))? [\w./-]+:\d+\] ?",
+        # torch without times, and its watchdog's own rank
+        r"\[(?P<level>[IWEF]) [\w./-]+:\d+\] ?",
+        r"\[(?:PG [^\]]{1,80} )?Rank (?P<rank>\d+)\]:? ",
         # Python logging in the American form
         rf"\[?(?P<mo>\d\d)/(?P<d>\d\d)/(?P<y>20\d\d)[- ]{_TIME}\]? ?(?:- )?",
         # TensorRT-LLM
