@@ -214,7 +214,7 @@ class FileState:
                 )
 
     def _traceback(self, block: bytes, start: int, origin: Origin, level: str | None) -> None:
-        chunk = block[start : start + TRACEBACK_BYTES].decode("utf-8", "replace").split("\n", 401)
+        chunk = block[start : start + TRACEBACK_BYTES].decode("utf-8", "replace").split("\n", 1501)
         found = read_traceback([line.rstrip("\r").rsplit("\r", 1)[-1] for line in chunk])
         if found is None:
             return

@@ -46,6 +46,10 @@ _ROWS = tuple(
         r"(?P<process>[A-Za-z][\w.-]*?-\d+) {1,20}\| ",
         # ISO, with and without brackets
         rf"\[?(?P<y>20\d\d)-(?P<mo>\d\d)-(?P<d>\d\d)[T ]{_TIME}(?:Z|[+-]\d\d:?\d\d)?(?: TP(?P<rank>\d+)|(?: DP\d+)?(?: TP(?P<rank2>\d+))?(?: EP\d+)?(?: PP\d+)?)\]?:? ?",
+        # container runtimes (CRI): stdout F text
+        r"(?:stdout|stderr) [FP] ",
+        # SGLang with the time alone
+        r"\[\d{2}:\d{2}:\d{2}(?: DP\d+)?(?: TP(?P<rank>\d+))?(?: EP\d+)?\] ",
         # vLLM: INFO 04-28 08:14:33 [file.py:12]
         rf"(?P<level>[A-Z]{{4,8}}) (?P<mo>\d\d)-(?P<d>\d\d) {_TIME} (?:\[?[\w./-]+\.py:\d+\]?)? ?",
         # glog and torch: [E1120 12:00:00.123 socket.cpp:12] E1120 12:00:00.1 1234 file.cc:12]

@@ -9,13 +9,13 @@ from diag.model import Phase
 from diag.observe.logs.heads import Head, clean, parse_head
 from diag.observe.logs.lexicon import FRAMES
 
-MAX_LINES = 400
+MAX_LINES = 1500
 _FRAME = re.compile(r'\s*File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>.+))?')
 _END = re.compile(
-    r"(?P<type>[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning|Timeout|Failure|Fault|Died|Killed|Group)?)(?:: (?P<message>.*)|:?\s*)$"
+    r"(?P<type>[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning|Timeout|Failure|Fault|Died|Killed|Group|Iteration)?)(?:: (?P<message>.*)|:?\s*)$"
 )
 _TYPE_LIKE = re.compile(
-    r"[\w.]*(?:Error|Exception|Interrupt|Exit|Timeout|Failure|Died|Killed|HTTPStatus|Abort|Warning|Group)\b|[a-z_]+(?:\.\w+)+$"
+    r"[\w.]*(?:Error|Exception|Interrupt|Exit|Timeout|Failure|Died|Killed|HTTPStatus|Abort|Warning|Group|StopIteration|StopAsyncIteration|AssertionError)\b|[a-z_]+(?:\.\w+)+$"
 )
 _HEADER = "Traceback (most recent call last)"
 _LIBRARY = re.compile(
