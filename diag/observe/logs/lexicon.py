@@ -108,6 +108,21 @@ PHASES: tuple[tuple[Phase, str, str], ...] = (
         "in",
         r"\[shutdown\] |Shutting down|Finished server process|Destroying process group|Gracefully stopping|received signal|Received SIGTERM",
     ),
+    (
+        _P.RENDEZVOUS,
+        "end",
+        r"using world size: \d+|> initialized tensor model parallel with size|> setting random seeds to|All distributed processes registered",
+    ),
+    (
+        _P.WEIGHTS,
+        "begin",
+        r"building (?:GPT|T5|BERT|Mamba) model|loading (?:release |distributed )?checkpoint from|number of parameters on \(tensor",
+    ),
+    (
+        _P.SERVING,
+        "begin",
+        r"before the start of training step|\*{5} Running training \*{5}|Beginning training loop|Starting training loop|done with setup \.\.\.",
+    ),
 )
 """Phases of a launch."""
 
