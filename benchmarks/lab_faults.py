@@ -29,7 +29,23 @@ def master_dropped(lab: Lab) -> None:
 def master_refused(lab: Lab) -> None:
     node = lab.nodes[0]
     node.sh("nft", "add", "table", "inet", "lab")
-    node.sh("nft", "add", "chain", "inet", "lab", "input", "{", "type", "filter", "hook", "input", "priority", "0", ";", "}")
+    node.sh(
+        "nft",
+        "add",
+        "chain",
+        "inet",
+        "lab",
+        "input",
+        "{",
+        "type",
+        "filter",
+        "hook",
+        "input",
+        "priority",
+        "0",
+        ";",
+        "}",
+    )
     node.sh("nft", "add", "rule", "inet", "lab", "input", "ip", "saddr", lab.nodes[2].address, "tcp", "dport", str(PORT),
             "reject", "with", "tcp", "reset")  # fmt: skip
 
@@ -45,7 +61,9 @@ def link_one_way(lab: Lab) -> None:
 
 
 def connects_one_way(lab: Lab) -> None:
-    lab.drop(f"ip saddr {lab.nodes[1].address} ip daddr {lab.nodes[2].address} tcp flags & (syn | ack) == syn drop")
+    lab.drop(
+        f"ip saddr {lab.nodes[1].address} ip daddr {lab.nodes[2].address} tcp flags & (syn | ack) == syn drop"
+    )
 
 
 def ephemeral(lab: Lab) -> None:
@@ -174,7 +192,13 @@ def other_versions(lab: Lab) -> None:
     for node in lab.nodes:
         version = "2.6.0" if node.number == 2 else "2.13.0"
         home = lab.folder / f"venv{node.number}"
-        site = home / "lib" / f"python3.{sys.version_info.minor}" / "site-packages" / f"torch-{version}.dist-info"
+        site = (
+            home
+            / "lib"
+            / f"python3.{sys.version_info.minor}"
+            / "site-packages"
+            / f"torch-{version}.dist-info"
+        )
         site.mkdir(parents=True)
         (site / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
         (home / "bin").mkdir()

@@ -94,7 +94,23 @@ class Lab:
         """An nft rule on the bridge, in its own table."""
         table = f"dl{self.tag}"
         sh("nft", "add", "table", "bridge", table)
-        sh("nft", "add", "chain", "bridge", table, hook, "{", "type", "filter", "hook", hook, "priority", "0", ";", "}")
+        sh(
+            "nft",
+            "add",
+            "chain",
+            "bridge",
+            table,
+            hook,
+            "{",
+            "type",
+            "filter",
+            "hook",
+            hook,
+            "priority",
+            "0",
+            ";",
+            "}",
+        )
         sh("nft", "add", "rule", "bridge", table, hook, *rule.split())
 
     def helper(self, node: Node, *words: str) -> None:
@@ -114,7 +130,17 @@ def laboratory(count: int, *, ipv6: bool = False) -> Iterator[Lab]:
     nodes = []
     for number in range(count):
         address = f"fd77::{number + 1:x}" if ipv6 else f"10.77.0.{number + 1}"
-        nodes.append(Node(number, f"dl{tag}n{number}", address, f"gpu{number}", f"dl{tag}v{number}", rank=number, nnodes=count))
+        nodes.append(
+            Node(
+                number,
+                f"dl{tag}n{number}",
+                address,
+                f"gpu{number}",
+                f"dl{tag}v{number}",
+                rank=number,
+                nnodes=count,
+            )
+        )
     lab = Lab(tag, nodes, bridge, folder)
     try:
         sh("ip", "link", "add", bridge, "type", "bridge")
@@ -162,7 +188,9 @@ def _remove(lab: Lab) -> None:
 def start(lab: Lab, node: Node, options: Sequence[str]) -> None:
     """Start the real `diag run` on a node, with its own host name and hosts file."""
     hosts = lab.folder / f"hosts{node.number}"
-    hosts.write_text("127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in node.hosts.items()))
+    hosts.write_text(
+        "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in node.hosts.items())
+    )
     (lab.folder / "resolv.conf").write_text("")
     only = [word for probe in PROBES for word in ("--only", probe)]
     diag = [
@@ -172,7 +200,7 @@ def start(lab: Lab, node: Node, options: Sequence[str]) -> None:
     # A mount namespace for /etc/hosts, a UTS namespace for the name; `exec`, so that diag itself is what we watch.
     script = (
         f"mount --bind {hosts} /etc/hosts && mount --bind {lab.folder / 'resolv.conf'} /etc/resolv.conf && "
-        f"hostname {node.hostname} && exec \"$@\""
+        f'hostname {node.hostname} && exec "$@"'
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT), **node.env}
     with (lab.folder / f"log{node.number}").open("wb") as log:
@@ -200,7 +228,12 @@ def run_all(lab: Lab, options: Sequence[str] = ()) -> float:
             if node.process.poll() is not None:
                 node.ended = time.monotonic()
                 running.remove(node)
-            elif node.freeze_after_s is not None and node.number not in frozen and now > node.freeze_after_s and _measuring(lab):
+            elif (
+                node.freeze_after_s is not None
+                and node.number not in frozen
+                and now > node.freeze_after_s
+                and _measuring(lab)
+            ):
                 for pid in sh("ip", "netns", "pids", node.space).split():
                     os.kill(int(pid), signal.SIGSTOP)
                 frozen.add(node.number)
@@ -249,8 +282,14 @@ def judge(fault: Fault, report: dict[str, Any] | None) -> tuple[bool, str]:
     """(right, what was said): the cause by diagnosis or, where no playbook has that id yet, by the finding."""
     if report is None:
         return False, "no report"
-    told = [one for one in report["findings"] if one["status"] in ("fail", "warn") and one["probe"].startswith(fault.probe)]
-    failing = sorted((one for one in told if one["status"] == "fail"), key=lambda one: not one["data"].get("certain", True))
+    told = [
+        one
+        for one in report["findings"]
+        if one["status"] in ("fail", "warn") and one["probe"].startswith(fault.probe)
+    ]
+    failing = sorted(
+        (one for one in told if one["status"] == "fail"), key=lambda one: not one["data"].get("certain", True)
+    )
     causes = [str(one["data"].get("cause")) for one in failing]
     roots = [one["id"] for one in report["diagnoses"] if one["role"] == "root"]
     said = "; ".join(one["summary"] for one in failing or told)[:300] or "nothing"
@@ -266,7 +305,9 @@ def judge(fault: Fault, report: dict[str, Any] | None) -> tuple[bool, str]:
     return right, said
 
 
-def run_fault(fault: Fault, count: int, keep: Path | None, options: Sequence[str] = ()) -> tuple[bool, str, float]:
+def run_fault(
+    fault: Fault, count: int, keep: Path | None, options: Sequence[str] = ()
+) -> tuple[bool, str, float]:
     """Build, break, run, judge, remove."""
     with laboratory(fault.nodes or count, ipv6=fault.ipv6) as lab:
         fault.inject(lab)
@@ -287,7 +328,9 @@ def main() -> int:
     sys.path.insert(0, str(Path(__file__).parent))
     from lab_faults import FAULTS  # beside this script
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--fault", action="append", help="only this one; may be given again")
     parser.add_argument("--nodes", type=int, default=4)
     parser.add_argument("--list", action="store_true")
@@ -311,7 +354,10 @@ def main() -> int:
     for fault in chosen:
         right, said, took = run_fault(fault, asked.nodes, asked.keep_logs)
         wrong += not right
-        print(f"| {fault.name} | {said.replace('|', '/')} | {'right' if right else 'WRONG'} | {took:.1f} |", flush=True)
+        print(
+            f"| {fault.name} | {said.replace('|', '/')} | {'right' if right else 'WRONG'} | {took:.1f} |",
+            flush=True,
+        )
     print(f"\n{len(chosen) - wrong} of {len(chosen)} right", file=sys.stderr)
     return 1 if wrong else 0
 

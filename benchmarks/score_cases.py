@@ -57,7 +57,9 @@ def read_case(folder: Path) -> dict[str, Any]:
 
 def _cases(top: Path) -> list[Path]:
     """Every case.yaml below a folder; links to case folders count."""
-    return [Path(base) / "case.yaml" for base, _, names in os.walk(top, followlinks=True) if "case.yaml" in names]
+    return [
+        Path(base) / "case.yaml" for base, _, names in os.walk(top, followlinks=True) if "case.yaml" in names
+    ]
 
 
 def score(folders: list[Path]) -> Score:

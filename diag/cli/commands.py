@@ -52,12 +52,16 @@ def run_node(
         return 0  # another process of this node probes
     if layout is not None and layout.many:
         if layout.node_rank is None:
-            raise UserError(f"{layout.launcher} does not tell which node this is", help="--node-rank R", code="usage")
+            raise UserError(
+                f"{layout.launcher} does not tell which node this is", help="--node-rank R", code="usage"
+            )
         files = job_folder(out, layout.node_rank, to.quiet)
         with progress.probing(to.quiet) as probing:
             outcome = run_job(
                 layout,
-                lambda kind, report, incident: files.write(protect(report, to.raw, incident), job=kind == JOB),
+                lambda kind, report, incident: files.write(
+                    protect(report, to.raw, incident), job=kind == JOB
+                ),
                 only=only,
                 skip=skip,
                 timeout_s=timeout_s,
@@ -104,7 +108,9 @@ def _run_on_ray(
     """Run on every node of a Ray cluster; return the exit code."""
     from diag.diagnose.ray_job import run_ray
 
-    options = [word for name in only for word in ("--only", name)] + [word for name in skip for word in ("--skip", name)]
+    options = [word for name in only for word in ("--only", name)] + [
+        word for name in skip for word in ("--skip", name)
+    ]
     options += ["--timeout", str(timeout_s), "--wait", str(wait_s), *(["--deep"] if deep else [])]
     if not to.quiet:
         talk(f"asking Ray at {address} to run diag on each of its nodes")

@@ -175,7 +175,9 @@ def load_playbook(path: Path) -> Playbook:
         fires=_samples(reader, samples["fires"], "samples.fires"),
         silent=_samples(reader, samples["silent"], "samples.silent"),
         blind=_samples(reader, samples.get("blind") or [], "samples.blind"),
-        culprit=reader.choice(raw["culprit"], "culprit", ("silent", "odd", "ended")) if "culprit" in raw else "",
+        culprit=reader.choice(raw["culprit"], "culprit", ("silent", "odd", "ended"))
+        if "culprit" in raw
+        else "",
         hits=reader.texts(raw.get("hits"), "hits"),
         source=str(path),
     )

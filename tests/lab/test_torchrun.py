@@ -15,7 +15,9 @@ from diag.model import Report
 
 pytestmark = [
     pytest.mark.lab,
-    pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed beside diag"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("torch") is None, reason="torch is not installed beside diag"
+    ),
 ]
 
 PROGRAM = """

@@ -42,7 +42,9 @@ def collect(setup: Setup) -> Facts:
         if environment is not None:
             settings.append({"who": member.label, **_settings(environment)})
     addresses = _addresses() if root.path == "/" else {}
-    interfaces = [read_interface(root, name, addresses.get(name, [])) for name in root.names("/sys/class/net")]
+    interfaces = [
+        read_interface(root, name, addresses.get(name, [])) for name in root.names("/sys/class/net")
+    ]
     interfaces = [one for one in interfaces if one["index"] is not None]
     return {
         "interfaces": sorted(interfaces, key=lambda one: one["index"]), "settings": settings[:64],

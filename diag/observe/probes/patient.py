@@ -114,7 +114,10 @@ def meet(setup: Setup, order: dict[str, Any]) -> dict[str, Any]:
     if import_failure([rank]) is not None:
         return {"absent": f"{python} cannot import torch"}
     error = rank["error"] or {}
-    return {"phase": error.get("phase", rank["phase"]), "message": error.get("message", "no end before the deadline")}
+    return {
+        "phase": error.get("phase", rank["phase"]),
+        "message": error.get("message", "no end before the deadline"),
+    }
 
 
 def cause_of(*texts: str) -> str | None:

@@ -48,7 +48,12 @@ def main() -> None:
         Rank(sys.argv[2:6]).run(body)
     job = json.loads(sys.argv[1])
     guard(job["deadline_s"] + 3)
-    send({"python": sys.executable, "ranks": coordinate(str(Path(__file__).resolve()), 1, job, job["deadline_s"])})
+    send(
+        {
+            "python": sys.executable,
+            "ranks": coordinate(str(Path(__file__).resolve()), 1, job, job["deadline_s"]),
+        }
+    )
 
 
 if __name__ == "__main__":
