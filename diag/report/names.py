@@ -123,7 +123,7 @@ _HOST_PLACES = tuple(
     )
 )
 _NO_HOST = re.compile(
-    r"(?i)(?:rank|default|gpu|cuda|eth|ib|mlx\d?_|bond|ens|eno|enp|docker|veth|br|tcp|lo|port|layer|step|stage|dp|tp|pp|ep|cpu|numa|nvme|sd[a-z]|"
+    r"(?i)gpu_?\d$|(?:rank|default|cuda|eth|ib|mlx\d?_|bond|ens|eno|enp|docker|veth|br|tcp|lo|port|layer|step|stage|dp|tp|pp|ep|cpu|numa|nvme|sd[a-z]|"
     r"channel|iteration|epoch|attempt|worker_tp|python|py|cu|nccl|sm_|v)[\w-]*\d+\w*$|[\d.:]+$|0x[0-9a-f]+$|v?\d[\d.]*\w*$|sha\d+$"
 )
 """Devices, counters and versions that stand where hosts do."""
@@ -232,7 +232,7 @@ def free_standing(name: str) -> bool:
     if low in VOCABULARY or len(name) < 2 or not re.search("[a-z]", low):
         return False
     return not re.fullmatch(
-        r"(?:worker|prefill|decode|server|head|master|process|node|user|test)[_-]?\d?", low
+        r"(?:worker|prefill|decode|server|process|user|test)[_-]?\d?|(?:head|master|node)[_-]?", low
     )
 
 
