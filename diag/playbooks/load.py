@@ -224,6 +224,8 @@ def _signal(reader: _Reader, name: str, raw: Any) -> Signal:
     literals: tuple[tuple[str, ...], ...] = ()
     if kind in ("log", "exception"):
         patterns = reader.texts(raw[kind], place)
+        if not patterns:
+            raise reader.fail(place, "has no pattern")
         try:
             if kind == "log":
                 parts = tuple(part for text in patterns for part in split_alternatives(text))
