@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_HITS = 2000
-"""Lines kept per string and file; beyond, each block gives its first and its last, the rest is counted."""
+"""Lines kept per string and file; beyond, each block gives its next and its last."""
 
 MAX_LINE = 16 << 10
 """A longer line is read as the window around what was found."""
@@ -35,7 +35,6 @@ class Counter:
     """How often a string was seen in the file at hand."""
 
     hits: int = 0
-    skipped: int = 0
 
 
 @dataclass(slots=True)
@@ -136,7 +135,6 @@ def _positions(block: bytes, literal: bytes, counter: Counter) -> list[int]:
         counter.hits += 1
         position = block.find(literal, max(line_around(block, position)[1], position + len(literal)))
     if position >= 0:
-        counter.skipped += block.count(literal, position)
         found.append(position)
         found.append(block.rfind(literal))
     return found
