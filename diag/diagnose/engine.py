@@ -180,8 +180,6 @@ def _explain_echoes(found: Sequence[Candidate]) -> None:
     """Mark what another candidate explains. A weak cause explains no strong one; of two that explain each other the first in time wins."""
     by_id = {one.playbook.id: one for one in found}
     for cause in found:
-        if cause.playbook.yields:
-            continue
         for name in _explained(cause, by_id):
             echo = by_id.get(name)
             if echo is None or echo is cause or _too_weak(cause, echo, name in cause.playbook.explains):
@@ -225,6 +223,8 @@ def _explained(cause: Candidate, present: Iterable[str]) -> list[str]:
     """Ids that this cause explains: those its playbook names, last resorts, and mere symptoms of a named cause."""
     own = cause.playbook.id
     names = list(cause.playbook.explains)
+    if cause.playbook.yields:
+        return [name for name in names if name in set(present)]  # nothing beyond what it says itself
     names += [name for name in LAST_RESORT if name not in names and name != own]
     if cause.stated == 0 and own not in SYMPTOMS:
         names += [name for name in SYMPTOMS if name not in names]
