@@ -27,10 +27,6 @@ NO_HOSTS = ("localhost", "localhost.localdomain", "pypi", "github.com")
 
 MAX_PRINTED = 32
 MAX_TRACEBACKS = 300
-TAIL_LINES = 40
-TAIL_BYTES = 8 << 10
-Raw = bytes
-"""`bytes` by another name, for a class whose field is called so."""
 INTERNAL = "@"
 """Owner prefix of the log reader's own patterns."""
 TRACEBACK_BYTES = 96 << 10
@@ -44,8 +40,6 @@ class FileReading:
     bytes: int = 0
     lines: int = 0
     observations: list[Observation] = field(default_factory=list)
-    end: Raw = b""
-    """The end of the file, for its last lines."""
     run_starts: list[int] = field(default_factory=list)
     facts: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     """Dotted fact -> (line, value) in order."""
@@ -54,18 +48,6 @@ class FileReading:
     framework: str | None = None
     printed: list[PrintedArguments] = field(default_factory=list)
     problem: str = ""
-
-    @property
-    def last_lines(self) -> list[tuple[int, str]]:
-        """The last lines as (number, cleaned text); of a progress bar its last state."""
-        lines = self.end.split(b"\n")
-        if lines and not lines[-1]:
-            lines.pop()
-        kept = [line.rstrip(b"\r").rsplit(b"\r", 1)[-1][:4000] for line in lines[-TAIL_LINES:]]
-        return [
-            (self.lines - len(kept) + 1 + index, clean(line.decode("utf-8", "replace")))
-            for index, line in enumerate(kept)
-        ]
 
 
 class FileState:
@@ -79,7 +61,6 @@ class FileState:
         self.kept: dict[int, int] = {}
         self.last: dict[int, deque[Observation]] = {}
         self.line_number = 1
-        self.tail_bytes = b""
         self.ends_with_newline = False
         self.tracebacks = 0
         self.frameworks: set[str] = set()
@@ -96,9 +77,6 @@ class FileState:
             self._line(block, start, end, users)
         self.line_number += block.count(b"\n", position)
         self.reading.bytes += len(block)
-        self.tail_bytes = (
-            (self.tail_bytes + block)[-TAIL_BYTES:] if len(block) < TAIL_BYTES else block[-TAIL_BYTES:]
-        )
         self.ends_with_newline = block.endswith(b"\n")
 
     def _line(self, block: bytes, start: int, end: int, users: Sequence[int]) -> None:
@@ -234,7 +212,6 @@ class FileState:
             reading.observations = [replace(one, order=last - one.order) for one in reading.observations]
             reading.run_starts = [last - line for line in reversed(reading.run_starts)]
         reading.observations.sort(key=lambda one: one.order)
-        reading.end = self.tail_bytes
         reading.lines = (self.line_number - (1 if self.ends_with_newline else 0)) if reading.bytes else 0
         reading.problem = source.problem
         for name, _ in fact_table.FRAMEWORKS:

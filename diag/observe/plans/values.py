@@ -58,16 +58,6 @@ def as_int(value: Any) -> int | None:
     return None
 
 
-def as_float(value: Any) -> float | None:
-    """A number, or None."""
-    if isinstance(value, bool) or value is None:
-        return None
-    try:
-        return float(str(value).strip().strip("'\""))
-    except ValueError:
-        return None
-
-
 def as_bool(value: Any) -> bool | None:
     """True or False from the words that YAML, JSON, Python and shells use; None for anything else."""
     if isinstance(value, bool):
