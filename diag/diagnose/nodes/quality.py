@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from diag.diagnose.nodes.blame import blame
 from diag.diagnose.nodes.view import Link, View, found
 from diag.model import Finding, Status
 
@@ -55,7 +56,7 @@ def _judge_loss(view: View) -> list[Finding]:
             )
         ]
     result = []
-    for rank, ends in _blame(view.ranks, list(bad), list(counts)):
+    for rank, ends in blame(view.ranks, list(bad), list(counts)):
         share = statistics.mean(bad[one] for one in ends)
         ways = (
             {"loses what it receives" if b == rank else "loses what it sends" for _, b in ends}
@@ -95,35 +96,6 @@ def _judge_loss(view: View) -> list[Finding]:
     return result
 
 
-Ends = tuple[int, int]
-
-
-def _blame(
-    ranks: Sequence[int], bad: Sequence[Ends], every: Sequence[Ends]
-) -> list[tuple[int | None, list[Ends]]]:
-    """Bad directions grouped by the node they have in common; None and one pair where there is none.
-
-    A node is to blame where all (of three or more nodes: at least 70 %) of its incoming or outgoing directions are bad.
-    """
-    left = list(bad)
-    result: list[tuple[int | None, list[Ends]]] = []
-    while left and len(ranks) > 2:
-        scores: dict[int, int] = {}
-        for rank in ranks:
-            for side in (0, 1):
-                mine = [ends for ends in left if ends[side] == rank]
-                tested = [ends for ends in every if ends[side] == rank]
-                if len(mine) > 1 and len(mine) >= 0.7 * len(tested):
-                    scores[rank] = max(scores.get(rank, 0), sum(rank in ends for ends in left))
-        if not scores:
-            break
-        worst = max(scores, key=lambda rank: scores[rank])
-        result.append((worst, [ends for ends in left if worst in ends]))
-        left = [ends for ends in left if worst not in ends]
-    pairs = list(dict.fromkeys(tuple(sorted(ends)) for ends in left))
-    return result + [(None, [ends for ends in left if sorted(ends) == list(pair)]) for pair in pairs]
-
-
 def _judge_mtu(view: View, sound: Sequence[Link]) -> list[Finding]:
     mtus = {rank: _mtu_of(view, rank) for rank in view.ranks}
     vanished = [
@@ -139,7 +111,7 @@ def _judge_mtu(view: View, sound: Sequence[Link]) -> list[Finding]:
     result = []
     for group, hard in ((vanished, True), (short, False)):
         seen = {(link.a, link.b): link for link in group}
-        for rank, ends in _blame(view.ranks, list(seen), every):
+        for rank, ends in blame(view.ranks, list(seen), every):
             result.append(_mtu_finding(view, rank, [seen[one] for one in ends], mtus, hard=hard))
     known = {rank: mtu for rank, mtu in mtus.items() if mtu}
     if not result and len(set(known.values())) > 1:
@@ -216,7 +188,7 @@ def _judge_bandwidth(view: View, sound: Sequence[Link]) -> list[Finding]:
     middle = statistics.median(rates.values())
     slow = [ends for ends, rate in rates.items() if rate < SLOW_SHARE * middle]
     result = []
-    for rank, ends in _blame(view.ranks, slow, list(rates)):
+    for rank, ends in blame(view.ranks, slow, list(rates)):
         rate = statistics.median(rates[one] for one in ends)
         tail = f"{_rate(rate)}, the median of all links is {_rate(middle)}"
         if rank is not None:
