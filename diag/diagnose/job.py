@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import diag
+from diag.diagnose.nodes.apart import marks_of
 from diag.diagnose.nodes.compare import compare_traits, traits_of
 from diag.diagnose.nodes.localise import link_facts, localise, matrix_rows
 from diag.diagnose.nodes.meeting import single
@@ -134,6 +135,7 @@ def run_job(
         told = {"launcher": layout.launcher, "nnodes": layout.nnodes}
         return JobOutcome(conclude([*run.findings, single(told)]), layout)
     card = describe(layout, env, diag.__version__)
+    facts["host"]["node"] |= {"world_size": layout.world_size, "marks": marks_of(card)}
     card |= {
         "traits": traits_of(facts),
         "findings": [_told(one) for one in run.findings if one.status in (Status.FAIL, Status.WARN)],

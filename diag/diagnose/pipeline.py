@@ -136,7 +136,7 @@ def conclude_given(
     """Join what logs, probes, reports and plans say, and conclude."""
     everything = list(findings)
     if given.reports:
-        from diag.diagnose.nodes.compare import join_reports
+        from diag.diagnose.nodes.apart import join_reports
 
         everything += join_reports(given.reports)
     extra: dict[str, list[str]] = {}

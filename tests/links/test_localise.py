@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from diag.diagnose.nodes.compare import compare_traits, join_reports
+from diag.diagnose.nodes.apart import join_reports
+from diag.diagnose.nodes.compare import compare_traits
 from diag.diagnose.nodes.localise import link_facts, localise, matrix_rows
 from diag.model import Finding, Status
 from diag.observe.reports import NodeReport

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 from diag.diagnose.nodes.view import found
 from diag.model import Finding, Status
-from diag.observe.reports import NodeReport
 
 Traits = dict[str, str]
 """What is compared of one node: trait -> value; the trait's name is what a reader sees."""
@@ -181,120 +179,3 @@ def _weight(name: str) -> tuple[Status, str | None]:
     if name.startswith("MTU of"):
         return Status.WARN, "mtu-mismatch"
     return Status.WARN, CAUSES.get(name)
-
-
-def compare_nodes(reports: Sequence[NodeReport]) -> list[Finding]:
-    """Reports of several nodes: how they differ, which nodes sent none, and what their failed meetings say together."""
-    labels = _labels(reports)
-    result = compare_traits(
-        {label: traits_of(one.facts) for label, one in labels.items()},
-        hosts={label: one.host for label, one in labels.items()},
-    )
-    places = {label: place for label, one in labels.items() if (place := _place(one))}
-    expected = max((int(place["nnodes"]) for place in places.values() if place.get("nnodes")), default=0)
-    present = {place.get("node_rank") for place in places.values()}
-    absent = [rank for rank in range(expected) if rank not in present]
-    if absent and places:
-        text = (
-            f"reports of {len(present)} of {expected} nodes: none of node {', '.join(map(str, absent[:12]))}"
-        )
-        result.append(found("nodes", Status.WARN, text, subject="missing reports"))
-    return result + _master_alone(labels, places)
-
-
-def join_reports(reports: Sequence[NodeReport]) -> list[Finding]:
-    """All findings of the reports, each told once and under its node's name, and how the nodes differ."""
-    if len(reports) < 2:
-        return [one for report in reports for one in report.findings]
-    result: dict[tuple[str, str, str], Finding] = {}
-    for label, report in _labels(reports).items():
-        for one in report.findings:
-            shared = one.probe.startswith("link.")  # who met has the same findings as all others
-            data = (
-                one.data
-                if shared or "host" in one.data or not one.status.measured
-                else {**one.data, "host": label}
-            )
-            key = (
-                (one.probe, one.subject, one.summary)
-                if shared
-                else (one.probe, f"{label}: {one.subject}", one.summary)
-            )
-            result.setdefault(
-                key, replace(one, data=data, subject=one.subject if shared else key[1].removesuffix(": "))
-            )
-    told = [one for one in result.values() if one.probe != "link.nodes"]
-    return _meetings_together(told) + compare_nodes(reports)
-
-
-def _meetings_together(told: Sequence[Finding]) -> list[Finding]:
-    """A node's own word on why it did not come stands for the master's word that it never came."""
-    own = {
-        one.data.get("node_rank") for one in told if one.probe == "link.meeting" and one.data.get("outcome")
-    }
-    missed = {one.data.get("node_rank") for one in told if _is_missed(one)}
-    result = []
-    for one in told:
-        rank = one.data.get("node_rank")
-        if _is_missed(one) and rank in own:
-            continue
-        if (
-            one.probe == "link.meeting"
-            and one.data.get("outcome") in ("timeout", "refused")
-            and rank in missed
-        ):
-            one = replace(one, data={**one.data, "certain": True})  # noqa: PLW2901 - the master did listen: the way is closed
-        result.append(one)
-    return result
-
-
-def _is_missed(one: Finding) -> bool:
-    """The master's finding that a node never came."""
-    return (
-        one.probe == "link.meeting"
-        and one.status is Status.FAIL
-        and "outcome" not in one.data
-        and one.data.get("missed") is True
-    )
-
-
-def _master_alone(labels: Mapping[str, NodeReport], places: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """Every other node failed to reach the master, and the master waited: the master's side is closed."""
-    failed = {
-        label: one.data for label, report in labels.items() for one in report.findings
-        if one.probe == "link.meeting" and one.status is Status.FAIL and one.data.get("outcome") in ("timeout", "refused", "unroutable")
-    }  # fmt: skip
-    master = next((label for label, place in places.items() if place.get("node_rank") == 0), None)
-    others = [label for label, place in places.items() if place.get("node_rank")]
-    if master is None or len(failed) < 2 or set(failed) != set(others):
-        return []
-    port = next(iter(failed.values())).get("port")
-    text = f"none of {len(others)} nodes can reach the master {master} on port {port}, where it waited: the way to it is closed"
-    return [
-        found(
-            "meeting",
-            Status.FAIL,
-            text,
-            subject="master",
-            cause="network-unreachable",
-            host=labels[master].host,
-            culprit=True,
-        )
-    ]
-
-
-def _place(report: NodeReport) -> Mapping[str, Any]:
-    host = report.facts.get("host")
-    place = host.get("node") if isinstance(host, Mapping) else None
-    return place if isinstance(place, Mapping) else {}
-
-
-def _labels(reports: Sequence[NodeReport]) -> dict[str, NodeReport]:
-    """Each report under a name of its own: the host's, with the node's number where names repeat."""
-    hosts = Counter(one.host for one in reports)
-    labels: dict[str, NodeReport] = {}
-    for one in reports:
-        rank = _place(one).get("node_rank")
-        label = one.host if hosts[one.host] == 1 else f"node {rank}" if rank is not None else one.path
-        labels[label if label not in labels else one.path] = one
-    return labels

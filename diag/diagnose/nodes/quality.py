@@ -9,13 +9,14 @@ from typing import Any
 from diag.diagnose.nodes.blame import blame
 from diag.diagnose.nodes.view import Link, View, found
 from diag.model import Finding, Status
+from diag.observe.links.lead import usual_rate
 
 LOSS_FAIL, LOSS_LEAST = 0.01, 5
 """From 1 % TCP's throughput collapses (Mathis et al. 1997: ~ 1/sqrt(loss)); fewer than five datagrams may be chance."""
 CLOSED = 0.98
 """Whoever loses all is closed, which is another finding."""
 SLOW_SHARE = 0.2
-"""A link below a fifth of the median is no scatter: neighbouring classes of NICs differ by 2.5 or more, and busy tests by 2 or 3."""
+"""A link below a fifth of what is usual is no scatter: neighbouring classes of NICs differ by 2.5 or more, and busy tests by 2 or 3."""
 SLOW_OF_NIC, SLOW_MBPS = 0.05, 300.0
 """Without others to compare with: below 5 % of what the NIC says and below 300 Mbit/s."""
 CLOCK_WARN_S, CLOCK_TELL_S = 30.0, 1.0
@@ -185,12 +186,12 @@ def _judge_bandwidth(view: View, sound: Sequence[Link]) -> list[Finding]:
     }
     if not rates:
         return []
-    middle = statistics.median(rates.values())
+    middle = usual_rate(rates)
     slow = [ends for ends, rate in rates.items() if rate < SLOW_SHARE * middle]
     result = []
     for rank, ends in blame(view.ranks, slow, list(rates)):
         rate = statistics.median(rates[one] for one in ends)
-        tail = f"{_rate(rate)}, the median of all links is {_rate(middle)}"
+        tail = f"{_rate(rate)}, usual in this job is {_rate(middle)}"
         if rank is not None:
             sides = {"receives" if b == rank else "sends" for _, b in ends}
             text = f"{view.name(rank)} {' and '.join(sorted(sides))} slowly on all its links: {tail}"
@@ -203,7 +204,7 @@ def _judge_bandwidth(view: View, sound: Sequence[Link]) -> list[Finding]:
                     cause="slow-link",
                     host=view.host(rank),
                     mbps=rate,
-                    median_mbps=middle,
+                    usual_mbps=middle,
                 )
             )
         else:
@@ -218,7 +219,7 @@ def _judge_bandwidth(view: View, sound: Sequence[Link]) -> list[Finding]:
                     cause="slow-link",
                     link=[view.host(a), view.host(b)],
                     mbps=rate,
-                    median_mbps=middle,
+                    usual_mbps=middle,
                 )
             )
     if not result and middle < SLOW_MBPS:

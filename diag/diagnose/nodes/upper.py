@@ -257,14 +257,16 @@ def _transfer(view: View) -> list[Finding]:
     result = []
     broken = {int(rank): one for rank, one in told["nodes"].items() if one.get("error")}
     for rank, one in list(broken.items())[:6]:
-        text = f"NIXL on {view.name(rank)} fails to {one['phase']}: {one['error'][:200]}{_said(one)}"
+        devices = ((view.cards[rank].get("abilities") or {}).get("settings") or {}).get("UCX_NET_DEVICES")
+        chosen = f" with UCX_NET_DEVICES={devices}" if devices else ""
+        text = f"NIXL on {view.name(rank)} fails to {one['phase']}{chosen}: {one['error'][:200]}{_said(one)}"
         result.append(
             found(
                 "nixl",
                 Status.FAIL,
                 text,
                 subject=f"node {rank}",
-                cause="nixl-ucx-error",
+                cause="ucx-wrong-interface" if devices else "nixl-ucx-error",
                 host=view.host(rank),
                 said=one.get("said", []),
             )

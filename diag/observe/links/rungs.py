@@ -201,42 +201,65 @@ def _smaller(
 def transfer(
     ranks: Sequence[int], cards: Mapping[int, Facts], is_open: Callable[[int, int], bool], order: Order
 ) -> Facts:
-    """Every node that has NIXL opens memory; each reads from its partners, over links that are open."""
+    """Each node reads from its partners, over links that are open: all at once, and on failure pair by pair with fresh agents.
+
+    One peer that cannot be reached holds up a whole agent, as a reader and for those that read from it; only pairs tell
+    which link it is.
+    """
     able = [rank for rank in ranks if (cards[rank].get("abilities") or {}).get("nixl")]
     if len(able) < 2:
         return {}
+    partners = {rank: [other for other in _partners(rank, able) if is_open(rank, other)] for rank in able}
+    told = _read(able, partners, order)
+    first = told["links"]
+    if len(able) == 2 or (first and all(one["outcome"] == "ok" for one in first.values())):
+        return told
+    end = time.monotonic() + CLIMB_S
+    told["links"] = {name: one for name, one in first.items() if one["outcome"] == "ok"}
+    ready = [rank for rank in able if not told["nodes"][str(rank)].get("error")]
+    for pairs in plan_rounds(ready):
+        open_pairs = [(a, b) for a, b in pairs if is_open(a, b) and is_open(b, a) and f"{a}>{b}" in first]
+        if time.monotonic() > end or not open_pairs:
+            continue
+        again = _read(
+            sorted(rank for pair in open_pairs for rank in pair),
+            {a: [b] for one in open_pairs for a, b in (one, one[::-1])},
+            order,
+        )
+        told["links"] |= again["links"]
+        told["nodes"] |= {rank: {**told["nodes"][rank], **one} for rank, one in again["nodes"].items()}
+    return told
+
+
+def _read(able: Sequence[int], partners: Mapping[int, Sequence[int]], order: Order) -> Facts:
+    """Open an agent on every node, let each read, end them all."""
+    nodes: dict[int, Facts] = {}
+    links: Facts = {}
     try:
         opened = order({rank: {"do": "transfer", "step": "open"} for rank in able}, OPEN_S, "starting NIXL")
         nodes = {rank: answer["result"] for rank, answer in opened.items()}
-        ready = [rank for rank, one in nodes.items() if one.get("metadata")]
-        partners = {
-            rank: [other for other in _partners(rank, ready) if is_open(rank, other)] for rank in ready
-        }
+        ready = {rank for rank, one in nodes.items() if one.get("metadata")}
         wanted = ("metadata", "address", "bytes", "fill", "name")
-        answers = order(
-            {rank: {"do": "transfer", "step": "read", "peers": {str(other): {key: nodes[other][key] for key in wanted} for other in theirs}}
-             for rank, theirs in partners.items() if theirs},
-            READ_S, "a KV transfer",
-        )  # fmt: skip
-        links = {
-            f"{rank}>{other}": one
-            for rank, answer in answers.items()
-            for other, one in answer["result"].get("reads", {}).items()
-        }
-        for rank, answer in answers.items():
+        orders = {
+            rank: {"do": "transfer", "step": "read",
+                   "peers": {str(other): {key: nodes[other][key] for key in wanted} for other in partners[rank] if other in ready}}
+            for rank in ready
+        }  # fmt: skip
+        for rank, answer in order(
+            {rank: one for rank, one in orders.items() if one["peers"]}, READ_S, "a KV transfer"
+        ).items():
+            links |= {f"{rank}>{other}": one for other, one in answer["result"].get("reads", {}).items()}
             nodes[rank] = {
                 **nodes[rank],
                 **{key: value for key, value in answer["result"].items() if key != "reads"},
             }
     finally:
         order({rank: {"do": "transfer", "step": "close"} for rank in able}, 5.0, "ending NIXL")
-    return {
-        "nodes": {
-            str(rank): {key: value for key, value in one.items() if key != "metadata"}
-            for rank, one in nodes.items()
-        },
-        "links": links,
+    shown = {
+        str(rank): {key: value for key, value in one.items() if key != "metadata"}
+        for rank, one in nodes.items()
     }
+    return {"nodes": {str(rank): shown.get(str(rank), {}) for rank in able}, "links": links}
 
 
 def _partners(rank: int, ready: Sequence[int]) -> list[int]:

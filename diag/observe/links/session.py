@@ -183,6 +183,9 @@ def _follow(job: _Job, deadline: float) -> Facts:
             "after": phase,
             "how": "the connection ended" if isinstance(error, Closed) else "no word any more",
         }
+        links.get(f"{own}>0", {}).pop(
+            "sent", None
+        )  # what the dying master did not answer is no loss of the link
         cards = {str(rank): {**card, "node_rank": rank} for rank, card in nodes.items()}
         return _nothing(
             steps=trace,

@@ -136,8 +136,13 @@ class Between:
         said = agent.said()
         if answer is None:
             code = agent.code
-            how = "gives no answer any more" if code is None else f"died with code {code}"
-            lost = {"outcome": "error", "state": "died", "message": f"NIXL's process {how}"}
+            lost = {"outcome": "error", "state": "died", "message": f"NIXL's process died with code {code}"}
+            if code is None:  # it stands inside a call of NIXL
+                lost = {
+                    "outcome": "timeout",
+                    "state": "PROC",
+                    "message": f"NIXL does not come back within {ROUND_S + 3:.0f} s",
+                }
             answer = {"reads": dict.fromkeys(peers, lost)}
         lanes = list(
             dict.fromkeys(f"{found['kind']}: {found['lanes'].strip()}" for found in _LANES.finditer(said))
@@ -173,7 +178,7 @@ def _complaints(said: str) -> list[str]:
         for line in said.splitlines()
         if _ERRORS.search(line)
     ]
-    return list(dict.fromkeys(line[:240] for line in lines))[-6:]
+    return list(dict.fromkeys(line[:240] for line in lines))[:6]
 
 
 def _result(rank: dict[str, Any], python: str) -> dict[str, Any]:
