@@ -342,7 +342,7 @@ def judge_apart(fault: Fault, report: dict[str, Any] | None, cause: str | None) 
     """By the diagnoses of the joined reports: `cause` leads, or is among the roots; where None, no other cause may be named."""
     if report is None:
         return Told(False, "no report")
-    roots = [one for one in report["diagnoses"] if one["role"] == "root" and one["strength"] != "possible"]
+    roots = [one for one in report["diagnoses"] if one["role"] != "echo" and one["strength"] != "possible"]
     said = "; ".join(f"{one['id']} ({_whom(one['culprit'])})" for one in roots) or "nothing"
     if cause is None:
         return Told(not roots, said)
