@@ -14,7 +14,7 @@ from diag.diagnose.nodes.apart import marks_of
 from diag.diagnose.nodes.compare import compare_traits, traits_of
 from diag.diagnose.nodes.localise import link_facts, localise, matrix_rows
 from diag.diagnose.nodes.meeting import single
-from diag.diagnose.pipeline import Given, conclude_given, gather
+from diag.diagnose.pipeline import Given, conclude_given, gather, models_of_plans
 from diag.model import Finding, InputFile, Reason, Report, Status
 from diag.observe.links.launchers import Layout, by_hand, recognise
 from diag.observe.links.place import describe
@@ -104,7 +104,7 @@ def run_job(
         given.plans.append(read_plan(plan))
         given.inputs.append(InputFile(plan, "plan", Path(plan).stat().st_size))
     env = dict(os.environ)
-    setup = Setup(env=env, python=python, deep=deep)
+    setup = Setup(env=env, python=python, deep=deep, models=models_of_plans(given.plans))
     rungs = wanted_rungs(only, skip)
     run = run_probes(
         setup,

@@ -122,7 +122,7 @@ def slurm(tmp_path: Path) -> Iterator[dict[str, str]]:
                 )
             )
             if words[0] == "munged":
-                wait_for(lambda: (tmp_path / "munge.socket").exists())
+                wait_for((tmp_path / "munge.socket").exists)
         env = {**environment(tmp_path), "SLURM_CONF": str(conf)}
         wait_for(lambda: idle_nodes(env) == 2)
         yield env

@@ -9,10 +9,13 @@ from typing import Any
 
 from diag.diagnose.nodes.view import found
 from diag.model import Finding, Status
+from diag.observe.probes.process_arguments import common
+from diag.observe.probes.software_model_files import fingerprint
 
 Traits = dict[str, str]
 """What is compared of one node: trait -> value; the trait's name is what a reader sees."""
 
+OF_RANKS, RUNNING = " of running ranks", "running ranks"
 FATAL = {
     "NCCL": "nccl-version-mismatch", "torch": "version-skew", "vllm": "version-skew", "sglang": "version-skew", "ray": "version-skew",
     "tensorrt-llm": "version-skew", "deepspeed": "version-skew", "nixl": "version-skew", "ai-dynamo": "version-skew",
@@ -24,6 +27,11 @@ CAUSES = {
     "GPUs": "launcher-layout", "torch's CUDA": "version-skew", "kernel": "version-skew",
 }  # fmt: skip
 """Traits that may well differ; the cause they would support."""
+_BY_START = (
+    ("MTU of", "mtu-mismatch"), ("RDMA", "ib-roce-failure"), ("GIDs of", "ib-roce-failure"), ("files of", "weights-corrupt"),
+    ("revision of", "version-skew"), ("argument ", "launcher-layout"), (RUNNING, "launcher-layout"),
+)  # fmt: skip
+"""Beginnings of traits' names, and the cause a difference would support."""
 _PACKAGES = (
     "torch",
     "vllm",
@@ -45,6 +53,10 @@ _OWN_PER_NODE = re.compile(
 _STEERING = re.compile(
     r"(TORCH_)?NCCL_|GLOO_|TP_SOCKET|UCX_|VLLM_|SGLANG_|NVSHMEM_|PYTORCH_CUDA|MASTER_ADDR$|WORLD_SIZE$|NNODES$|CUDA_(LAUNCH|DEVICE)"
 )
+_OWN_ARGUMENT = re.compile(
+    r"--?(node-rank|machine-rank|rank|local-rank|host|ip|addr|address|bind|port|[\w-]*-(ip|host|addr|address|port|rank|start-rank|id)|r|m|c)$"
+)
+"""Arguments that rightly differ between nodes, and an interpreter's own."""
 MOST_TRAITS = 8
 
 
@@ -73,12 +85,65 @@ def traits_of(facts: Mapping[str, Any]) -> Traits:
             and one.get("kind") in ("ethernet", "bond", "infiniband")
         ):
             add(f"MTU of {one['name']}", one.get("mtu_bytes"))
-    for source in probes.get("env.variables", {}).get("sources", []):
-        if source.get("kind") == "shell":
-            for name, value in source["variables"].items():
-                if _STEERING.match(name) and not _OWN_PER_NODE.match(name):
-                    add(name, value)
+    _add_variables(add, probes.get("env.variables", {}))
+    _add_rdma(add, probes.get("net.rdma", {}))
+    _add_launch(add, probes)
     return traits
+
+
+def _add_variables(add: Any, seen: Mapping[str, Any]) -> None:
+    """Variables of the shell, of configuration files, and those that all ranks of this node have in common."""
+    ranks: dict[str, set[str]] = {}
+    for source in seen.get("sources", []):
+        steering = {
+            name: value
+            for name, value in source["variables"].items()
+            if _STEERING.match(name) and not _OWN_PER_NODE.match(name)
+        }
+        for name, value in steering.items():
+            if source.get("kind") == "shell":
+                add(name, value)
+            elif source.get("kind") == "file":
+                add(f"{name} in nccl.conf", value)
+            elif source.get("kind") == "process":
+                ranks.setdefault(name, set()).add(value)
+    for name, values in ranks.items():
+        if len(values) == 1:  # ranks of one node that disagree are that node's own finding
+            add(f"{name}{OF_RANKS}", next(iter(values)))
+
+
+def _add_rdma(add: Any, seen: Mapping[str, Any]) -> None:
+    """Ports, and what stands in their GID tables: index and kind, whatever the addresses."""
+    hcas = seen.get("hcas", [])
+    add("RDMA devices", ", ".join(str(hca["name"]) for hca in hcas))
+    for hca in hcas:
+        add(f"firmware of {hca['name']}", hca.get("firmware"))
+        for port in hca["ports"]:
+            name = f"{hca['name']}:{port['port']}"
+            rate = f"{port['rate_gbps']:g} Gb/s" if port.get("rate_gbps") else "no rate"
+            add(f"RDMA port {name}", f"{port['state']}, {port['link_layer']}, {rate}")
+            add(f"GIDs of {name}", ", ".join(f"{gid['index']} {gid['type'] or '?'}" for gid in port["gids"]))
+
+
+def _add_launch(add: Any, probes: Mapping[str, Any]) -> None:
+    """Arguments of running processes, plug-ins, model files."""
+    seen = probes.get("process.arguments", {})
+    processes = seen.get("processes", [])
+    if processes:
+        ranks = [one for one in processes if one["role"] in ("rank", "worker")]
+        add(RUNNING, len(ranks) or None)
+        for name, value in common(processes).items():
+            if not _OWN_ARGUMENT.search(name):
+                add(f"argument {name}", value or "given")
+    if "plugins" in seen:
+        add(
+            "NCCL plug-ins",
+            ", ".join(sorted({str(one).rpartition("/")[2] for one in seen["plugins"]})) or "none",
+        )
+    for one in probes.get("software.model-files", {}).get("models", []):
+        if one["files"]:
+            add(f"files of {one['model']}", fingerprint(one["files"]))
+        add(f"revision of {one['model']}", (one["revision"] or "")[:12])
 
 
 def _gpus(inventory: Mapping[str, Any]) -> str:
@@ -113,10 +178,11 @@ def compare_traits(nodes: Mapping[str, Traits], *, hosts: Mapping[str, str] | No
     split: dict[str, dict[str, list[str]]] = {}
     for name in sorted({name for traits in nodes.values() for name in traits}):
         values = {label: traits.get(name) for label, traits in nodes.items()}
-        sure = not (
-            "_" in name and name.isupper()
-        )  # a variable that is not set differs, a probe that failed does not
-        told = {label: value for label, value in values.items() if value is not None or not sure}
+        told = {
+            label: value
+            for label, value in values.items()
+            if value is not None or _may_be_absent(name, nodes[label])
+        }
         counts = Counter(told.values())
         if len(counts) < 2:
             continue
@@ -145,6 +211,14 @@ def compare_traits(nodes: Mapping[str, Traits], *, hosts: Mapping[str, str] | No
             )
         )
     return result
+
+
+def _may_be_absent(name: str, traits: Traits) -> bool:
+    """A variable or an argument that is not set differs; what a probe could not see does not."""
+    if name.endswith(OF_RANKS) or name.startswith("argument "):
+        return RUNNING in traits  # without running ranks there is nothing to be missed
+    word = name.removesuffix(" in nccl.conf")
+    return "_" in word and word.isupper()
 
 
 def _odd_node(
@@ -176,6 +250,7 @@ def _odd_node(
 def _weight(name: str) -> tuple[Status, str | None]:
     if name in FATAL:
         return Status.FAIL, FATAL[name]
-    if name.startswith("MTU of"):
-        return Status.WARN, "mtu-mismatch"
+    for start, cause in _BY_START:
+        if name.startswith(start):
+            return Status.WARN, cause
     return Status.WARN, CAUSES.get(name)
