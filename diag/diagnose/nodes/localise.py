@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diag.diagnose.nodes.meeting import judge_identity, judge_meeting
+from diag.diagnose.nodes.identity import judge_identity
+from diag.diagnose.nodes.meeting import judge_meeting
 from diag.diagnose.nodes.quality import judge_quality
 from diag.diagnose.nodes.reachability import judge_choice, judge_reach
 from diag.diagnose.nodes.upper import judge_upper

@@ -90,13 +90,13 @@ class Between:
         """Open memory with NIXL, read from peers, or end it."""
         match order.get("step"):
             case "open":
-                return self._open()
+                return self._open(order.get("memory", "DRAM"))
             case "read" if self._agent is not None:
                 return self._read(order["peers"])
         self._end()
         return {}
 
-    def _open(self) -> dict[str, Any]:
+    def _open(self, memory: str) -> dict[str, Any]:
         self._end()
         if self._nixl is None:
             return {"absent": "nixl is not installed for the launch's interpreter"}
@@ -105,15 +105,16 @@ class Between:
             "name": name,
             "fill": 1 + os.urandom(1)[0] % 255,
             "bytes": BYTES,
-            "memory": "DRAM",
+            "memory": memory,
             "deadline_s": LIFE_S,
         }
         env = {
             "UCX_LOG_LEVEL": "info",
             **(self._setup.env or os.environ),
-            "CUDA_VISIBLE_DEVICES": "",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
+        if memory == "DRAM":
+            env["CUDA_VISIBLE_DEVICES"] = ""  # UCX looks at every GPU it may see
         try:
             self._agent = Companion([self._nixl, str(WORKERS / "transfer.py"), json.dumps(job)], env)
         except OSError as error:
