@@ -275,7 +275,9 @@ def test_a_store_an_all_reduce_and_a_ring_over_three_nodes() -> None:
 
     told = climb("gloo", [0, 1, 2], nodes.cards, nodes.order, deep=False)
 
-    assert {rank: (one["right"], one["ring"]) for rank, one in told["all"].items()} == dict.fromkeys("012", (True, True))
+    assert {rank: (one["right"], one["ring"]) for rank, one in told["all"].items()} == dict.fromkeys(
+        "012", (True, True)
+    )
     assert told["changed"] == [] == told["untried"]
 
 

@@ -87,6 +87,16 @@ def join_reports(reports: Sequence[NodeReport]) -> list[Finding]:
     return _meetings_together(told) + compare_nodes(reports)
 
 
+def links_of(reports: Sequence[NodeReport]) -> Mapping[str, Any] | None:
+    """The most that any of the reports knows of the links."""
+    told = [
+        links
+        for one in reports
+        if isinstance(links := (one.facts.get("network") or {}).get("links"), Mapping)
+    ]
+    return max(told, key=lambda links: len(links.get("links") or ()), default=None)
+
+
 def _meetings_together(told: Sequence[Finding]) -> list[Finding]:
     """A node's own word on why it did not come stands for the master's word that it never came."""
     own = {
