@@ -249,13 +249,13 @@ class Nodes:
                 {"name": "lo", "kind": "loopback", "addresses": [{"family": "ipv4", "address": "127.0.0.1"}]}
             ]
         self.phases: list[str] = []
+        self.pool = ThreadPoolExecutor(8)  # kept: a worker dies with the thread that started it
 
     def order(self, orders: dict[int, Facts], within_s: float, phase: str) -> dict[int, Facts]:
         self.phases.append(phase)
-        with ThreadPoolExecutor(8) as pool:
-            return dict(
-                zip(orders, pool.map(lambda rank: self.obey(rank, orders[rank]), orders), strict=True)
-            )
+        return dict(
+            zip(orders, self.pool.map(lambda rank: self.obey(rank, orders[rank]), orders), strict=True)
+        )
 
     def obey(self, rank: int, order: Facts) -> Facts:
         if order["do"] == "port":
