@@ -303,7 +303,8 @@ def conclude(
 ) -> Report:
     """Diagnose and make the report with its verdict and exit code."""
     diagnoses = diagnose(base, evidence)
-    open_question = unexplained(evidence) if not diagnoses and evidence.has_failure else None
+    unknown = all(one.guessed for one in diagnoses)
+    open_question = unexplained(evidence) if unknown and evidence.has_failure else None
     verdict, code = judge(diagnoses, evidence.findings, open_question)
     return Report(
         command=command,
@@ -325,7 +326,9 @@ def judge(
     diagnoses: Sequence[Diagnosis], findings: Sequence[Finding], open_question: Unexplained | None
 ) -> tuple[Verdict, int]:
     """The verdict and the exit code (CONTRACT: 0 nothing wrong, 1 named, 3 wrong or unmeasured and unknown)."""
-    roots = [one for one in diagnoses if one.role is not Role.ECHO and one.severity != "note"]
+    roots = [
+        one for one in diagnoses if one.role is not Role.ECHO and one.severity != "note" and not one.guessed
+    ]
     if any(one.strength is not Strength.POSSIBLE for one in roots) or any(
         one.status is Status.FAIL for one in findings
     ):

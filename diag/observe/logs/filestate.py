@@ -16,7 +16,7 @@ from diag.observe.logs.heads import Head, clean, parse_head, rank_of_file
 from diag.observe.logs.opening import Source
 from diag.observe.logs.printed import PrintedArguments, parse_printed
 from diag.observe.logs.scanner import Counter, LinePattern, Scanner, candidates, compiled
-from diag.observe.logs.tracebacks import Traceback, read_traceback
+from diag.observe.logs.tracebacks import Traceback, read_headless, read_traceback
 
 IGNORED_BEFORE = (b"Exception ignored in", b"Error in atexit", b"Exception ignored on")
 """Python prints these above tracebacks that end nothing."""
@@ -30,6 +30,7 @@ MAX_TRACEBACKS = 300
 INTERNAL = "@"
 """Owner prefix of the log reader's own patterns."""
 TRACEBACK_BYTES = 96 << 10
+HEADLESS_BYTES = 4 << 10
 
 
 @dataclass(slots=True)
@@ -63,6 +64,7 @@ class FileState:
         self.line_number = 1
         self.ends_with_newline = False
         self.tracebacks = 0
+        self.traceback_ends: set[int] = set()
         self.frameworks: set[str] = set()
         self.file_rank = rank_of_file(name)
         self.processes: dict[tuple[str | None, int], int] = {}
@@ -97,6 +99,12 @@ class FileState:
         if "Traceback (most recent call last)" in text and self.tracebacks < MAX_TRACEBACKS:
             self.tracebacks += 1
             self._traceback(block, start, origin, head.level)
+        elif (
+            self.line_number not in self.traceback_ends
+            and self.tracebacks < MAX_TRACEBACKS
+            and any(self.patterns[user].owner == "@failure" for user, _ in matched)
+        ):
+            self._headless(block, start, text, origin)
 
     def _taken(self, pattern: LinePattern, match: re.Match[str]) -> bool:
         """Facts, frameworks, printed arguments and run starts are noted here; all else is an observation."""
@@ -197,10 +205,23 @@ class FileState:
         if found is None:
             return
         one = _exception(found, origin, self.line_number, self.processes, self.file_rank)
+        self.traceback_ends.add(one.order)
         before = block[max(0, start - 400) : start].rstrip(b"\n").rsplit(b"\n", 1)[-1]
         if any(words in before for words in IGNORED_BEFORE) or (level or "")[:1] in ("W", "I", "D"):
             one = replace(one, fields={**one.fields, "ignored": "true"})
         self.reading.observations.append(one)
+
+    def _headless(self, block: bytes, start: int, text: str, origin: Origin) -> None:
+        """An exception whose first lines were cut off (pasted logs, tails, viewers) is an exception all the same."""
+        above = block[max(0, start - HEADLESS_BYTES) : start]
+        if b'File "' not in above:
+            return
+        found = read_headless(above.decode("utf-8", "replace").splitlines()[-40:], text)
+        if found is not None:
+            self.tracebacks += 1
+            self.reading.observations.append(
+                _exception(found, origin, self.line_number, self.processes, self.file_rank)
+            )
 
     def finish(self, source: Source) -> FileReading:
         """Everything the file said, in order."""
