@@ -20,6 +20,8 @@ from diag.playbooks.known_lines import Line
 
 LEAST = 0.34
 """Cosine below which two messages have too little in common; found on held-out logs."""
+LEAST_WORDS = 5
+"""Words and pairs that a known message must hold to be compared with."""
 NEAR_BEST = 0.75
 """Share of the best score that further guesses need."""
 MAX_LINES = 60
@@ -34,6 +36,7 @@ _STOP = frozenset(
     )
 )
 _NOISE = re.compile(r"(?:/[\w.+-]+){2,}|0x[0-9a-fA-F]+|\b[0-9a-f]{8,}\b|https?://\S+")
+_MODULE = re.compile(r"^(?:[a-z_]\w*\.)+")
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
@@ -53,6 +56,9 @@ class KnownMessages:
     def __init__(self, lines: Sequence[Line]) -> None:
         self.lines = lines
         words = [_words(text) for _, text in lines]
+        words = [
+            one if len(one) >= LEAST_WORDS else frozenset() for one in words
+        ]  # "core dumped" is everybody's
         spread = Counter(word for one in words for word in one)
         self.rarity = {word: math.log(len(lines) / count) for word, count in spread.items()}
         self.lengths = [_length(one, self.rarity) for one in words]
@@ -85,7 +91,7 @@ def _length(words: Iterable[str], rarity: Mapping[str, float]) -> float:
 def _words(text: str) -> frozenset[str]:
     """Stems of the words, and of neighbouring pairs, `tensor_parallelSize` also in its parts."""
     found: list[str] = []
-    for whole in re.findall(r"[A-Za-z_]+", _NOISE.sub(" ", text)):
+    for whole in re.findall(r"[A-Za-z_]+", _NOISE.sub(" ", _MODULE.sub("", text))):
         parts = _PARTS.findall(whole)
         found.append(whole.strip("_").lower())
         if len(parts) > 1:

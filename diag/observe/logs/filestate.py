@@ -14,6 +14,7 @@ from diag.observe.logs import facts as fact_table
 from diag.observe.logs import lexicon
 from diag.observe.logs.heads import Head, clean, parse_head, rank_of_file
 from diag.observe.logs.opening import Source
+from diag.observe.logs.places import place_of
 from diag.observe.logs.printed import PrintedArguments, parse_printed
 from diag.observe.logs.scanner import Counter, LinePattern, Scanner, candidates, compiled
 from diag.observe.logs.tracebacks import Traceback, read_headless, read_traceback
@@ -46,6 +47,8 @@ class FileReading:
     """Dotted fact -> (line, value) in order."""
     own_hosts: set[str] = field(default_factory=set)
     """Machines that the file says it was written on."""
+    places: list[tuple[int, str]] = field(default_factory=list)
+    """(line, machine or pod) where the lines that follow come from: prompts, kubectl's targets."""
     framework: str | None = None
     printed: list[PrintedArguments] = field(default_factory=list)
     problem: str = ""
@@ -86,7 +89,7 @@ class FileState:
         matched: list[tuple[int, Mapping[str, Any]]] = []
         for user in users:
             match = compiled(self.patterns[user].expression).search(text)
-            if match is not None and not self._taken(self.patterns[user], match):
+            if match is not None and not self._taken(self.patterns[user], match, text):
                 matched.append((user, match.groupdict()))
         if not matched:
             return
@@ -95,6 +98,9 @@ class FileState:
         if "Root Cause (first observed" in text:
             matched = self._with_elastic_table(matched, block[end : end + 900])
         for user, captures in matched:
+            if self.patterns[user].owner == "@status":
+                self._status(block[end : end + 16], origin)
+                continue
             self._keep(user, captures, origin, head.text.strip()[:2000])
         if "Traceback (most recent call last)" in text and self.tracebacks < MAX_TRACEBACKS:
             self.tracebacks += 1
@@ -106,7 +112,7 @@ class FileState:
         ):
             self._headless(block, start, text, origin)
 
-    def _taken(self, pattern: LinePattern, match: re.Match[str]) -> bool:
+    def _taken(self, pattern: LinePattern, match: re.Match[str], text: str) -> bool:
         """Facts, frameworks, printed arguments and run starts are noted here; all else is an observation."""
         if pattern.owner == "@fact":
             self._fact(pattern.name, match.group(1))
@@ -115,6 +121,10 @@ class FileState:
         elif pattern.owner == "@host":
             if match["host"] not in NO_HOSTS:
                 self.reading.own_hosts.add(match["host"])
+        elif pattern.owner == "@place":
+            place = place_of(text)
+            if place and len(self.reading.places) < MAX_KEPT:
+                self.reading.places.append((self.line_number, place))
         elif pattern.owner == "@printed":
             self._printed(pattern.name, match.group("arguments"))
         elif pattern.owner == "@run":
@@ -210,6 +220,16 @@ class FileState:
         if any(words in before for words in IGNORED_BEFORE) or (level or "")[:1] in ("W", "I", "D"):
             one = replace(one, fields={**one.fields, "ignored": "true"})
         self.reading.observations.append(one)
+
+    def _status(self, following: bytes, origin: Origin) -> None:
+        """The exit status that a shell printed on the line after it was asked."""
+        answer = following.lstrip(b"\r\n").split(b"\n", 1)[0].strip().rpartition(b"=")[2]
+        if answer.isdigit():
+            kind = "alive" if int(answer) == 0 else "dead"
+            text = f"exit status {int(answer)}"
+            self.reading.observations.append(
+                Observation(kind, "status", origin, text, order=origin.line or 0)
+            )
 
     def _headless(self, block: bytes, start: int, text: str, origin: Origin) -> None:
         """An exception whose first lines were cut off (pasted logs, tails, viewers) is an exception all the same."""

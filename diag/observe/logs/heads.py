@@ -75,6 +75,8 @@ _ROWS = tuple(
         rf"(?P<mon>[A-Z][a-z]{{2}}) +(?P<d>\d{{1,2}}) {_TIME} (?P<host>[\w.-]+) (?P<process>[\w./-]+?)(?:\[(?P<pid>\d+)\])?: ?",
         # UCX: [1744970122.411037] [host:pid:0] file.c:1 UCX ERROR
         r"\[(?P<epoch>\d{10}\.\d+)\] \[(?P<host>[\w.-]+):(?P<pid>\d+):\d+\] +",
+        # Open MPI: [host:pid], not [file.py:12]
+        r"\[(?P<host>[a-z][\w-]*(?:\.[\w-]+)*?):(?P<pid>\d{2,7})\] (?=[A-Z*\d\[a-z])",
         # dmesg
         r"\[ *(?P<uptime>\d+\.\d{3,6})\] ",
         # NCCL: host:pid:tid [dev]

@@ -137,7 +137,7 @@ ALIVE: tuple[str, ...] = (
     r"[Tt]raining (?:completed|complete|finished|done)|TrainOutput\(|`Trainer\.fit` stopped: `max_(?:steps|epochs)",
     r"ll ranks finished|ob completed successfully|[Ff]inished successfully|succeeded in \d|completed successfully",
     r"Successfully (?:joined|connected|started|preempted|saved)|Saved checkpoint|saving checkpoint at iteration|checkpoint saved",
-    r"iteration +\d+/ *\d+ \|",
+    r"iteration +\d+/ *\d+ \||(?:images|samples|tokens|examples|sequences)/s(?:ec)?\b\W{1,3}\d|\d ?(?:images|samples|tokens|examples|sequences)/s(?:ec)?\b",
     r"exits successfully|exited with code 0|exit code 0\b|state COMPLETED|COMPLETED \(exit code 0\)",
 )
 """Signs that the launch works: what went before did not stop it."""
@@ -186,8 +186,6 @@ ELASTIC_TABLE = r"host +: (?P<host>\S+)\s+(?:.*\n)?.*?rank +: (?P<rank>\d+) \(lo
 """What follows `Root Cause (first observed failure)`; heads may stand before each line."""
 
 HOSTS: tuple[str, ...] = (
-    r"^[\w.() -]{0,40}?[\w.-]+@(?P<host>[A-Za-z][\w.-]*)[: ][^$#]{0,80}[$#] (?:python|torchrun|vllm|srun|nvidia-smi|docker|kubectl|ray |dmesg|cat |tail |NCCL_|CUDA_|uptime|bash |export |mpirun|deepspeed|accelerate|df -h|free |journalctl|systemctl|ls -l|echo )",
-    r"^\[\w+@(?P<host>[\w.-]+) [^\]]{1,60}\][$#] (?:python|torchrun|vllm|srun|nvidia-smi|docker|kubectl|ray |dmesg|cat |tail |NCCL_|CUDA_|uptime|bash |export |mpirun|deepspeed|accelerate|df -h|free |journalctl|systemctl|ls -l|echo )",
     r"SocketImpl\(fd=\d+, addr=\[(?P<host>[A-Za-z][\w.-]*)\]:\d+",
     r"\*\*\* (?:JOB|STEP) [\d.+]+ ON (?P<host>[\w.-]+) CANCELLED",
     r"Local node IP: (?P<host>[\w.:-]+)",
@@ -195,7 +193,21 @@ HOSTS: tuple[str, ...] = (
     r"^(?:HOSTNAME|hostname|SLURMD_NODENAME)[=:] ?(?P<host>[A-Za-z][\w.-]*)$",
     r"^Node: +(?P<host>[\w.-]+)/\d",
 )
-"""Where a log says on which machine it was written: prompts, c10d's own address, Ray, Slurm, kubectl describe."""
+"""Where a log says on which machine it was written: c10d's own address, Ray, Slurm, kubectl describe."""
+
+_COMMANDS = (
+    r"python|torchrun|vllm|srun|nvidia-smi|docker|kubectl|ray |dmesg|cat |tail |NCCL_|CUDA_|uptime|bash |export |mpirun|"
+    r"deepspeed|accelerate|df -h|free |journalctl|systemctl|ls -l|echo |grep |ssh |head |ip (?:-br|a)|ss -|ps aux|ulimit"
+)
+PLACES: tuple[str, ...] = (
+    rf"[$#] (?:sudo )?(?:{_COMMANDS})",
+    r":~\$ |:~# |:~/[\w./-]{0,60}[$#] ",
+    r"^Name: {6,}[a-z0-9]",
+)
+"""Prompts and descriptions that tell where the following lines come from; `places.place_of` reads them."""
+
+STATUS = r"echo .{0,40}\$\?"
+"""A shell is asked for the exit status, which stands alone on the next line."""
 
 RUN_STARTS: tuple[str, ...] = (
     r"vLLM API server version",
