@@ -32,7 +32,7 @@ _STOP = frozenset(
         r"\w+",
         "the an of to in is was for on at by with and or not be from this that it as are has have no you your can will we "
         "if error errors exception runtimeerror valueerror line file info warning warn traceback most recent call last "
-        "failed failure critical fatal could cannot unable",
+        "failed failure critical fatal could cannot unable terminate called after throwing instance what core dumped",
     )
 )
 _NOISE = re.compile(r"(?:/[\w.+-]+){2,}|0x[0-9a-fA-F]+|\b[0-9a-f]{8,}\b|https?://\S+")

@@ -87,8 +87,13 @@ class FileState:
     def _line(self, block: bytes, start: int, end: int, users: Sequence[int]) -> None:
         text = clean(block[start:end].decode("utf-8", "replace").rstrip("\r"))
         matched: list[tuple[int, Mapping[str, Any]]] = []
+        bare: str | None = None
         for user in users:
-            match = compiled(self.patterns[user].expression).search(text)
+            expression = self.patterns[user].expression
+            match = compiled(expression).search(text)
+            if match is None and expression[0] == "^":  # the message begins behind the line's head
+                bare = parse_head(text).text.strip() if bare is None else bare
+                match = compiled(expression).search(bare)
             if match is not None and not self._taken(self.patterns[user], match, text):
                 matched.append((user, match.groupdict()))
         if not matched:

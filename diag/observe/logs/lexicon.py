@@ -133,11 +133,11 @@ ALIVE: tuple[str, ...] = (
     r"gen throughput \(token/s\): (?:0\.0?[1-9]|[1-9])",
     r"(?:POST|GET) \S+ HTTP/1\.[01]\"? (?:\[?200|2\d\d)",
     r"[{\[(\s,]'?\"?(?:train[_/]|lm[ _]|avg[_ ]?|mean[_ ]|val[_/ ])?loss'?\"?\]?\s*[:=]\s*-?\d",
-    r"# Avg bus bandwidth|# Out of bounds values : 0 OK",
+    r"# Out of bounds values : 0 OK",
     r"[Tt]raining (?:completed|complete|finished|done)|TrainOutput\(|`Trainer\.fit` stopped: `max_(?:steps|epochs)",
     r"ll ranks finished|ob completed successfully|[Ff]inished successfully|succeeded in \d|completed successfully",
     r"Successfully (?:joined|connected|started|preempted|saved)|Saved checkpoint|saving checkpoint at iteration|checkpoint saved",
-    r"iteration +\d+/ *\d+ \||(?:images|samples|tokens|examples|sequences)/s(?:ec)?\b\W{1,3}\d|\d ?(?:images|samples|tokens|examples|sequences)/s(?:ec)?\b",
+    r"iteration +\d+/ *\d+ \||(?:images|samples|examples)/s(?:ec)?\b\W{1,3}[1-9]|[1-9][\d.]* ?(?:images|samples|examples)/s(?:ec)?\b",
     r"exits successfully|exited with code 0|exit code 0\b|state COMPLETED|COMPLETED \(exit code 0\)",
 )
 """Signs that the launch works: what went before did not stop it."""
@@ -154,6 +154,7 @@ DEAD: tuple[str, ...] = (
     r"CrashLoopBackOff|BackOff|Back-off restarting|KeyboardInterrupt|SIGTERM|SignalException|Received SIGINT",
     r"Watchdog caught collective operation timeout|To avoid data inconsistency, we are taking the entire process down",
     r"torch\.distributed\.DistBackendError|DistStoreError|DistNetworkError",
+    r": line \d+: +\d+ (?:Hangup|Terminated|Aborted|Bus error)\b|Out of bounds values : [1-9]\d* FAILED",
 )
 """Signs that a process of the launch ended badly."""
 
