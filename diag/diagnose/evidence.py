@@ -136,7 +136,9 @@ class FileEvidence:
         """True if the launch reached a phase at least `least` beyond all that it had reached at `one`."""
         mine = stream_of(one)[2]
         reached = max((_order(mark) for mark in self.phases if mark.order <= one.order), default=-1)
-        reached = max(reached, Phase.ARGUMENTS.order)  # a program that prints its arguments has survived nothing yet
+        reached = max(
+            reached, Phase.ARGUMENTS.order
+        )  # a program that prints its arguments has survived nothing yet
         return any(
             mark.order > one.order
             and (death is None or mark.order < death)

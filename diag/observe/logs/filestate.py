@@ -179,6 +179,8 @@ class FileState:
         kind, name = "log", f"{pattern.owner}/{pattern.name}"
         if pattern.owner.startswith(INTERNAL):
             kind, name = pattern.owner[1:], pattern.name
+            if kind in ("phase", "alive") and text.startswith("wandb:"):
+                return  # the summary of a run, printed also when it failed
             if kind == "phase":
                 phase = Phase(pattern.name.split("/")[0])
         observation = Observation(

@@ -131,9 +131,10 @@ ALIVE: tuple[str, ...] = (
     r"init engine \(profile, create kv cache, warmup model\) took",
     r"Avg generation throughput: (?:0\.[1-9]|[1-9])",
     r"gen throughput \(token/s\): (?:0\.0?[1-9]|[1-9])",
-    r"(?:POST|GET) \S+ HTTP/1\.[01]\"? (?:\[?200|2\d\d)",
+    r"(?:POST|GET) \S+ HTTP/1\.[01]\"? (?:\[?200|2\d\d|4\d\d )",
+    r"\*{5} (?:train|eval|predict|test)\w* metrics \*{5}|Final (?:validation|test|eval\w*|train\w*) metrics|\bstep:\d+ - \S+:",
     r"[{\[(\s,]'?\"?(?:train[_/]|lm[ _]|avg[_ ]?|mean[_ ]|val[_/ ])?loss'?\"?\]?\s*[:=]\s*-?\d",
-    r"# Out of bounds values : 0 OK",
+    r"# Out of bounds values : 0 OK|\bLoss +\d[\d.]*(?:e[+-]?\d+)? +\(",
     r"[Tt]raining (?:completed|complete|finished|done)|TrainOutput\(|`Trainer\.fit` stopped: `max_(?:steps|epochs)",
     r"ll ranks finished|ob completed successfully|[Ff]inished successfully|succeeded in \d|completed successfully",
     r"Successfully (?:joined|connected|started|preempted|saved)|Saved checkpoint|saving checkpoint at iteration|checkpoint saved",
@@ -154,7 +155,7 @@ DEAD: tuple[str, ...] = (
     r"CrashLoopBackOff|BackOff|Back-off restarting|KeyboardInterrupt|SIGTERM|SignalException|Received SIGINT",
     r"Watchdog caught collective operation timeout|To avoid data inconsistency, we are taking the entire process down",
     r"torch\.distributed\.DistBackendError|DistStoreError|DistNetworkError",
-    r": line \d+: +\d+ (?:Hangup|Terminated|Aborted|Bus error)\b|Out of bounds values : [1-9]\d* FAILED",
+    r"died from signal \d+|: line \d+: +\d+ (?:Hangup|Terminated|Aborted|Bus error)\b|Out of bounds values : [1-9]\d* FAILED",
 )
 """Signs that a process of the launch ended badly."""
 
@@ -175,6 +176,7 @@ EXITS: tuple[str, ...] = (
     r"srun: error: (?P<host>[\w.-]+): task (?P<rank>\d+): (?:Exited|Killed|Out Of Memory|Segmentation|Aborted|Bus error|Floating)",
     r"mpirun noticed that process rank (?P<rank>\d+) with PID \d+ on node (?P<host>\S+) exited",
     r"prterun noticed that process rank (?P<rank>\d+) with PID \d+ on node (?P<host>\S+) exited",
+    r"^(?P<host>[\w.-]+): rank (?P<rank>\d+) died from signal \d+",
     r"Process name: \[(?:\[\d+,\d+\],|\S+@\d+,)(?P<rank>\d+)\]",
     r"MPI_ABORT was invoked on rank (?P<rank>\d+)",
     r"failed \(exitcode: -?\d+\) local_rank: (?P<local_rank>\d+)",
@@ -214,6 +216,8 @@ RUN_STARTS: tuple[str, ...] = (
     r"vLLM API server version",
     r"server_args=ServerArgs",
     r"Running dynamo serve with",
+    r"torch[/.]distributed[/.]run(?:\.py:\d+\] |: ?)\*{10}|\[runner\.py:\d+:main\] cmd = |^Sender: LSF System",
+    r"The following values were not passed to `accelerate launch`|INFO:__main__:\*{10}|WARNING:__main__:\*{10}",
     r"[$#] .{0,200}?(?:torchrun |vllm serve|python3? -m (?:vllm|sglang|torch\.distributed|dynamo)|accelerate launch|deepspeed |mpirun |trtllm-serve)",
 )
 """Where another run begins in the same file."""

@@ -19,7 +19,7 @@ _TYPE_LIKE = re.compile(
 )
 _HEADER = "Traceback (most recent call last)"
 _LIBRARY = re.compile(
-    r"site-packages|dist-packages|/lib/python3|lib64/python3|<frozen|<string>|/opt/conda/|importlib"
+    r"\.pyx$|/bin/[\w.-]+$|site-packages|dist-packages|/lib/python3|lib64/python3|<frozen|<string>|/opt/conda/|importlib"
 )
 
 
