@@ -136,7 +136,7 @@ def conclude_given(
     """Join what logs, probes, reports and plans say, and conclude."""
     everything = list(findings)
     if given.reports:
-        from diag.diagnose.nodes.compare import join_reports
+        from diag.diagnose.nodes.apart import join_reports
 
         everything += join_reports(given.reports)
     extra: dict[str, list[str]] = {}
@@ -282,13 +282,18 @@ def run_node(
 
         given.plans.append(read_plan(plan))
         given.inputs.append(InputFile(plan, "plan", Path(plan).stat().st_size))
-    setup = Setup(env=dict(os.environ), python=python, deep=deep)
+    setup = Setup(env=dict(os.environ), python=python, deep=deep, models=models_of_plans(given.plans))
     run = run_probes(setup, only=only, skip=skip, timeout_s=timeout_s, on_event=on_event)
     report = conclude_given("run", base, given, run.findings, run.facts, run.gaps)
     note = (
         (f"interrupted after {run.duration_s:.1f} s: the rest was not looked at",) if run.interrupted else ()
     )
     return replace(report, notes=(*report.notes, *note))
+
+
+def models_of_plans(plans: Sequence[LaunchPlan]) -> tuple[str, ...]:
+    """The models that plans name, each once."""
+    return tuple(dict.fromkeys(service.model for plan in plans for service in plan.services if service.model))
 
 
 def conclude(
