@@ -160,7 +160,18 @@ def _order(mark: Observation) -> int:
     return mark.phase.order if mark.phase is not None and mark.phase is not Phase.SHUTDOWN else -1
 
 
-STARTS = ("startup complete", "fired up", "Uvicorn running", "init engine (profile", "exit status 0")
+STARTS = (
+    "startup complete",
+    "fired up",
+    "Uvicorn running",
+    "init engine (profile",
+    "exit status 0",
+    "metrics *****",
+    "raining complete",
+    "TrainOutput(",
+    "completed successfully",
+)
+"""Words of lines that say that the launch came up, or came to its end."""
 
 
 def _is_start(mark: Observation) -> bool:

@@ -181,6 +181,8 @@ class FileState:
             kind, name = pattern.owner[1:], pattern.name
             if kind in ("phase", "alive") and text.startswith("wandb:"):
                 return  # the summary of a run, printed also when it failed
+            if kind == "dead" and text.startswith("frame #"):
+                return  # a C++ stack names exception classes; the exception itself stands above it
             if kind == "phase":
                 phase = Phase(pattern.name.split("/")[0])
         observation = Observation(
