@@ -132,7 +132,8 @@ def _words(node: ast.expr) -> str:
         return node.value
     if isinstance(node, ast.JoinedStr):
         return "".join(
-            _words(part) if isinstance(part, ast.Constant) else _value(ast.unparse(part)) for part in node.values
+            _words(part) if isinstance(part, ast.Constant) else _value(ast.unparse(part))
+            for part in node.values
         )
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _words(node.left) + _words(node.right)
@@ -145,7 +146,13 @@ def _words(node: ast.expr) -> str:
 
 def _value(expression: str) -> str:
     name = expression.lower()
-    for hint, value in (("port", "29500"), ("rank", "3"), ("host", "node7"), ("addr", "10.0.0.7"), ("path", "/d/x")):
+    for hint, value in (
+        ("port", "29500"),
+        ("rank", "3"),
+        ("host", "node7"),
+        ("addr", "10.0.0.7"),
+        ("path", "/d/x"),
+    ):
         if hint in name:
             return value
     return "8" if re.search(r"size|num|count|world|len|degree|device", name) else "abc"
@@ -172,9 +179,13 @@ def of_help(path: str, text: str) -> Iterator[Message]:
 
 def of_binary(path: Path) -> Iterator[Message]:
     """Sentences in a shared library."""
-    out = subprocess.run(["strings", "-n", "12", str(path)], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        ["strings", "-n", "12", str(path)], capture_output=True, text=True, check=True
+    ).stdout
     for number, line in enumerate(dict.fromkeys(out.splitlines())):
-        if len(re.findall(r"\b[a-z]{2,}\b", line)) >= 3 and not re.search(r"[;{}<>]{2}|::\w+::|^_Z|\) ->", line):
+        if len(re.findall(r"\b[a-z]{2,}\b", line)) >= 3 and not re.search(
+            r"[;{}<>]{2}|::\w+::|^_Z|\) ->", line
+        ):
             yield Message(f"{path.name}#{number}", "binary", plain(line))
 
 
@@ -193,7 +204,9 @@ def files_of(source: str) -> Iterator[tuple[str, str]]:
     for tag in (tags or "HEAD").split(","):
         names = _git(top, "ls-tree", "-r", "--name-only", tag).splitlines()
         for name in names:
-            if name.endswith((*SUFFIXES, ".py", ".txt")) and not re.search(r"(^|/)(?:tests?|gtest|examples?|docs)/", name):
+            if name.endswith((*SUFFIXES, ".py", ".txt")) and not re.search(
+                r"(^|/)(?:tests?|gtest|examples?|docs)/", name
+            ):
                 yield f"{tag}:{name}", _git(top, "show", f"{tag}:{name}")
 
 
@@ -215,7 +228,9 @@ def messages_of(library: str, source: str) -> Iterator[Message]:
         elif path.endswith(".txt"):
             found = of_help(path, text) if "help-" in path else ()
         elif path.endswith(SUFFIXES):
-            found = of_c(path, text, MACROS["go"] if path.endswith(".go") else MACROS.get(library, MACROS["c10"]))
+            found = of_c(
+                path, text, MACROS["go"] if path.endswith(".go") else MACROS.get(library, MACROS["c10"])
+            )
         for one in found:
             key = re.sub(r"\W+", "", one.text)
             if key not in seen:
@@ -248,7 +263,9 @@ def rendered(library: str, one: Message) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("sources", nargs="+", metavar="LIBRARY=PATH[:TAG,TAG]")
     parser.add_argument("--only", default="", help="rows with one of these answers")
     parser.add_argument("--grep", default="", help="messages or places that match")
@@ -262,9 +279,20 @@ def main() -> None:
             if options.grep and not re.search(options.grep, f"{one.place} {one.text}"):
                 continue
             found = diagnose_text(base, reader, rendered(library, one))
-            ids = [f"{a.id}{'?' if a.strength.value == 'possible' else ''}" for a in found if a.role is not Role.ECHO]
+            ids = [
+                f"{a.id}{'?' if a.strength.value == 'possible' else ''}"
+                for a in found
+                if a.role is not Role.ECHO
+            ]
             if not only or only & {name.rstrip("?") for name in ids or ["none"]}:
-                print(library, one.place, one.kind, ",".join(ids) or "none", one.text.replace("\n", " ")[:400], sep="\t")
+                print(
+                    library,
+                    one.place,
+                    one.kind,
+                    ",".join(ids) or "none",
+                    one.text.replace("\n", " ")[:400],
+                    sep="\t",
+                )
     sys.stdout.flush()
 
 
