@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from diag.diagnose.nodes.compare import compare_traits, join_reports
+from diag.diagnose.nodes.apart import join_reports
+from diag.diagnose.nodes.compare import compare_traits
 from diag.diagnose.nodes.localise import link_facts, localise, matrix_rows
 from diag.model import Finding, Status
 from diag.observe.reports import NodeReport
@@ -38,7 +39,7 @@ def healthy(count: int = 4) -> Facts:
     return {
         "nnodes": count, "node_rank": 0, "launcher": "by hand", "met": True, "steps": None, "taken": None,
         "nodes": {str(rank): card(rank, count) for rank in range(count)}, "missing": [], "sent_away": [], "knocks": [],
-        "links": links, "silent": {}, "collective": None, "master": {"host": "gpu0", "port": 29511}, "meeting_s": 1.0,
+        "links": links, "silent": {}, "collectives": {}, "transfer": {}, "master": {"host": "gpu0", "port": 29511}, "meeting_s": 1.0,
     }  # fmt: skip
 
 
@@ -58,7 +59,7 @@ def test_a_healthy_matrix_accuses_nobody(count: int) -> None:
 
 def test_every_judge_says_what_it_measured() -> None:
     assert {one.probe for one in localise(healthy())} == {
-        "link.meeting", "link.tcp", "link.loss", "link.mtu", "link.bandwidth", "link.clock", "link.nccl", "link.nixl",
+        "link.meeting", "link.tcp", "link.loss", "link.mtu", "link.bandwidth", "link.clock", "link.nccl", "link.nixl", "link.all-reduce",
     }  # fmt: skip
 
 
@@ -137,7 +138,7 @@ def other_world(facts: Facts) -> None:
 
 
 def frozen(facts: Facts) -> None:
-    facts["silent"] = {"2": "measuring"}
+    facts["silent"] = {"2": {"phase": "measuring", "how": "timeout"}}
 
 
 def never_came(facts: Facts) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from diag.diagnose.nodes.meeting import judge_identity, judge_meeting
 from diag.diagnose.nodes.quality import judge_quality
 from diag.diagnose.nodes.reachability import judge_choice, judge_reach
+from diag.diagnose.nodes.upper import judge_upper
 from diag.diagnose.nodes.view import View, found
 from diag.model import Finding, Reason, Status
 
@@ -19,80 +20,16 @@ def localise(facts: Mapping[str, Any]) -> list[Finding]:
     view = View(facts)
     return [
         *judge_meeting(view), *judge_identity(view), *judge_reach(view), *judge_choice(view), *judge_quality(view),
-        *_judge_collective(view), *_rungs_not_climbed(view),
+        *judge_upper(view), *_unmeasured(view),
     ]  # fmt: skip
 
 
-def _judge_collective(view: View) -> list[Finding]:
-    combined = view.facts.get("collective")
-    if not combined:
+def _unmeasured(view: View) -> list[Finding]:
+    if not view.facts.get("unmeasured"):
         return []
-    results = {int(rank): one for rank, one in combined.items()}
-    absent = [rank for rank, one in results.items() if one.get("absent")]
-    if absent:
-        return []  # the node's own all-reduce probe says that torch is missing, and what to do
-    if all(one.get("right") for one in results.values()):
-        return [
-            found(
-                "all-reduce",
-                Status.OK,
-                f"TCPStore and a gloo all-reduce over {len(results)} nodes give the right numbers",
-            )
-        ]
-    wrong = [rank for rank, one in results.items() if one.get("right") is False]
-    if wrong:
-        return [
-            found(
-                "all-reduce", Status.FAIL, f"the gloo all-reduce gives wrong numbers on {view.names(wrong)}"
-            )
-        ]
-    bad = {rank: one for rank, one in results.items() if not one.get("right")}
-    said = "; ".join(
-        f"{view.name(rank)}: {one.get('phase', '?')}: {one.get('message', '')[:160]}"
-        for rank, one in list(bad.items())[:3]
-    )
-    text = f"the gloo all-reduce over {len(results)} nodes fails on {view.names(bad)}: {said}"
-    return [found("all-reduce", Status.FAIL, text)]
-
-
-def _rungs_not_climbed(view: View) -> list[Finding]:
-    """The ladder's upper rungs, which this version does not test between nodes: said, never passed over."""
-    if not view.links:
-        return []
-    traits = [card.get("traits", {}) for card in view.cards.values()]
-    result = []
-    if view.facts.get("unmeasured"):
-        text = f"{view.facts['unmeasured']} pairs of nodes were not measured: bad links had used up the time"
-        result.append(
-            found(
-                "pairs",
-                Status.UNKNOWN,
-                text,
-                reason=Reason.TIMEOUT,
-                remedy="repair what was found and run again, or use --deep",
-            )
-        )
-    for test, trait, title, remedy in (
-        (
-            "nccl",
-            "GPUs",
-            "NCCL between the nodes",
-            "run a small torchrun all-reduce with NCCL_DEBUG=INFO and give its log to diag explain",
-        ),
-        (
-            "nixl",
-            "nixl",
-            "KV transfer with NIXL",
-            "start one prefill and one decode worker with UCX_LOG_LEVEL=info and give their logs to diag explain",
-        ),
-    ):
-        if any(trait in one for one in traits):
-            text = f"{title} is not tested by this version; TCP, large packets and bandwidth of the same links were"
-            result.append(found(test, Status.SKIP, text, reason=Reason.NOT_ASKED, remedy=remedy))
-        else:
-            what = "no node has a GPU that diag has seen" if test == "nccl" else "nixl was seen on no node"
-            result.append(found(test, Status.SKIP, f"{title}: {what}", reason=Reason.NOT_APPLICABLE))
-    return result
+    text = f"{view.facts['unmeasured']} pairs of nodes were not measured: bad links had used up the time"
+    remedy = "repair what was found and run again, or use --deep"
+    return [found("pairs", Status.UNKNOWN, text, reason=Reason.TIMEOUT, remedy=remedy)]
 
 
 def link_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,7 +37,7 @@ def link_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     view = View(facts)
     return {
         "nnodes": facts["nnodes"], "node_rank": facts["node_rank"], "launcher": facts.get("launcher"), "met": facts["met"],
-        "missing": facts["missing"], "silent": dict(facts["silent"]), "meeting": facts.get("steps"),
+        "missing": facts["missing"], "silent": {rank: dict(one) for rank, one in facts["silent"].items()}, "meeting": facts.get("steps"),
         "nodes": {
             str(rank): {"hostname": card.get("hostname"), "address": card.get("address"), "version": card.get("version"),
                         "nnodes": card.get("nnodes"), "world_size": card.get("world_size")}
@@ -109,11 +46,12 @@ def link_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
         "links": {
             name: {
                 key: seen[key]
-                for key in ("stage", "outcome", "rendezvous_port", "interface", "rtt_ms", "clock_ahead_s", "largest_bytes", "mtu_bytes", "mbps", "sent", "there", "back")
+                for key in ("stage", "outcome", "rendezvous_port", "ports", "services", "interface", "rtt_ms", "clock_ahead_s", "largest_bytes", "mtu_bytes", "mbps", "sent", "there", "back")
                 if key in seen
             }
             for name, seen in facts["links"].items()
         },
+        "collectives": {backend: dict(one) for backend, one in facts["collectives"].items()}, "transfer": dict(facts["transfer"]),
         "took_s": facts.get("took_s"),
     }  # fmt: skip
 

@@ -102,6 +102,8 @@ def _internal_patterns() -> list[LinePattern]:
     rows += [("@run", "start", expression) for expression in lexicon.RUN_STARTS]
     rows += [("@fact", f"{path}|{kind}", expression) for path, expression, kind in fact_table.FACTS]
     rows += [("@host", str(number), expression) for number, expression in enumerate(lexicon.HOSTS)]
+    rows += [("@place", str(number), expression) for number, expression in enumerate(lexicon.PLACES)]
+    rows += [("@status", "asked", lexicon.STATUS)]
     rows += [("@exit", str(number), expression) for number, expression in enumerate(lexicon.EXITS)]
     rows += [("@printed", program, expression) for program, expression in PRINTED]
     rows += [("@framework", name, expression) for name, expression in fact_table.FRAMEWORKS]
