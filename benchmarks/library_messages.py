@@ -33,6 +33,8 @@ MACROS: dict[str, str] = {
     "slurm": r"\b(error|fatal|slurm_error|slurm_perror|print_error|slurm_fatal|log_fatal|info_error|sinfo_error)\s*\(",
     "nvidia": r"\b(NV_PRINTF|nv_printf|NV_PRINTF_COND|nvErrorLog_va|nvErrorLog|NVRM_LOG|LOG_ERR|ROBUST_CHANNEL_\w+)\b",
     "go": r"(?:\b(?:fmt\.Errorf|errors\.New|logger\.(?:Error|Warning)f?|logrus\.(?:Error|Warn)f?|logging\.\w+)\s*\()",
+    "nvshmem": r"\b(NVSHMEMI?_(?:ERROR|WARN)\w*|NVSHMEMX_ERROR\w*|NZ_ERROR_JMP|NULL_ERROR_JMP|NE_ERROR_JMP|EQ_ERROR_JMP|NVSHMEMI_\w+ERROR\w*|fprintf|NVSHMEM_ERROR_\w+)\b",
+    "mooncake": r"\b(LOG\((?:ERROR|WARNING|FATAL)\)|PLOG\((?:ERROR|WARNING)\))",
     "c10": r"\b(TORCH_CHECK\w*|C10_THROW_ERROR|LOG|C10D_(?:ERROR|WARNING)|TORCH_WARN\w*|throw)\b",
 }
 SUFFIXES = (".c", ".cc", ".cpp", ".cxx", ".cu", ".h", ".hpp", ".inl", ".go")
