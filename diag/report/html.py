@@ -48,11 +48,13 @@ def draw_html(report: Report) -> str:
     answers, echoes = say.causes(report)
     title = say.headline(report)
     parts = [f'<h1 class="{report.verdict.value}">{_text(title)}</h1>']
-    if answers:
-        parts += _answer(answers[0], told=report.command != "run")
-        parts += _others(answers[1:])
-    if report.unexplained is not None and not answers:
+    known = [one for one in answers if not one.guessed]
+    if known:
+        parts += _answer(known[0], told=report.command != "run")
+        parts += _others(known[1:])
+    if report.unexplained is not None and not known:
         parts += _unexplained(report)
+    parts += _others([one for one in answers if one.guessed], say.RESEMBLES)
     if report.command == "check":
         parts += _services(report)
     parts.append(draw_heat_map(report))
@@ -131,7 +133,7 @@ def _fix(fix: Fix) -> str:
     return "".join(parts)
 
 
-def _others(others: list[Diagnosis]) -> list[str]:
+def _others(others: list[Diagnosis], title: str = "Also seen") -> list[str]:
     if not others:
         return []
     rows = (
@@ -139,7 +141,7 @@ def _others(others: list[Diagnosis]) -> list[str]:
         f"<td>{_line(one.fixes[0].do) if one.fixes else ''}</td></tr>"
         for one in others
     )
-    return ["<h2>Also seen</h2>", _table(("cause", "role", "what", "change"), rows)]
+    return [f"<h2>{_text(title)}</h2>", _table(("cause", "role", "what", "change"), rows)]
 
 
 def _table(heads: Iterable[str], rows: Iterable[str]) -> str:

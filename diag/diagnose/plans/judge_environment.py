@@ -143,6 +143,7 @@ def judge_shared_gpus(case: Case) -> Iterator[Finding]:
         notes = getattr(service, "notes", {})
         if (
             engine_of(service) != "vllm"
+            or ("open" in notes and "gpu-memory-utilization" not in service.options)
             or notes.get("kubernetes")
             or not (notes.get("background") or case.plan.kind in ("compose",))
         ):

@@ -7,7 +7,15 @@ from typing import Any
 
 from diag.diagnose.plans.case import Case, absent, gpus_wanted, judged, ranks_of, where
 from diag.diagnose.plans.layout import ONE_NODE, alternatives, sentence, settings_of, solve
-from diag.diagnose.plans.settings import engine_of, pp_of, setting_of, tp_of
+from diag.diagnose.plans.settings import (
+    as_int,
+    engine_of,
+    exclusive,
+    pp_of,
+    setting_of,
+    sizes_unknown,
+    tp_of,
+)
 from diag.model import Finding, Status
 from diag.model.launch import Service
 
@@ -29,7 +37,7 @@ def judge_count(case: Case) -> Iterator[Finding]:
     there = case.hardware.gpus_per_node if case.hardware is not None else None
     if there is None:
         return
-    rows = [row for row in wanted(case) if _here_at_once(case, row[0])]
+    rows = _at_once([row for row in wanted(case) if _here_at_once(case, row[0])])
     nodes = case.hardware.nodes if case.hardware is not None else None
     for service, _, gpus in rows:
         if gpus > there:
@@ -110,6 +118,15 @@ def _here_at_once(case: Case, service: Service) -> bool:
     return service in together or service is case.services[-1]
 
 
+def _at_once(rows: list[tuple[Service, int, int]]) -> list[tuple[Service, int, int]]:
+    """Of services in different branches of a script only the largest counts."""
+    kept: list[tuple[Service, int, int]] = []
+    for row in sorted(rows, key=lambda each: each[1] * each[2], reverse=True):
+        if not any(exclusive(row[0], other[0]) for other in kept):
+            kept.append(row)
+    return [row for row in rows if row in kept]
+
+
 def _shares_devices(rows: list[tuple[Service, int, int]]) -> bool:
     """True where the plan itself puts several services onto the same devices by hand."""
     lists = [
@@ -131,30 +148,18 @@ def judge_ranks(case: Case) -> Iterator[Finding]:
             continue
         nodes = max(1, service.nodes_per_replica or 1)
         seen, ranks = service.gpus_per_replica * nodes, ranks_of(service)
+        asked = setting_of(service, "nnodes")
+        if asked is not None and as_int(asked.value) is None and nodes == 1:
+            continue  # over how many nodes is not known
         if ranks > seen > 0:
             yield _too_many(service, ranks, seen, nodes)
         elif (
             case.plan.kind.startswith(("dynamo", "dgd"))
             and ranks < seen
             and service.tensor_parallel_size is None
-            and not sizes_elsewhere(service)
+            and not sizes_unknown(service)
         ):
             yield _tp_missing(case, service, ranks, seen)
-
-
-def sizes_elsewhere(service: Service) -> bool:
-    """True where a further file may hold the parallel sizes."""
-    return any(
-        name in service.options
-        for name in (
-            "extra-engine-args",
-            "config",
-            "trtllm-config",
-            "extra-llm-api-options",
-            "engine-config",
-            "override-engine-args",
-        )
-    )
 
 
 def _formula(service: Service, ranks: int) -> str:

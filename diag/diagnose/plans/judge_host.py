@@ -31,7 +31,7 @@ def judge_shm(case: Case) -> Iterator[Finding]:
     for service in case.services:
         notes = _notes(service)
         text = notes.get("shm")
-        if text is None or text == "unlimited" or absent(service):
+        if text is None or text == "unlimited" or absent(service) or notes.get("accelerator"):
             continue
         ranks = (
             ranks_of(service) // max(1, service.nodes_per_replica or 1)
@@ -85,8 +85,8 @@ def judge_probes(case: Case) -> Iterator[Finding]:
         notes = _notes(service)
         startup, liveness = notes.get("startupProbe"), notes.get("livenessProbe")
         kind, text = ("startupProbe", startup) if startup is not None else ("livenessProbe", liveness)
-        if text is None or absent(service):
-            continue
+        if text is None or absent(service) or (startup is None and case.plan.kind.startswith("dgd")):
+            continue  # Dynamo's operator adds a startup probe of two hours of its own
         weights = weights_per_gpu(service, case.facts(service))
         if weights is None:
             continue

@@ -26,8 +26,9 @@ def judge_processes(case: Case) -> Iterator[Finding]:
             service.role != "trainer"
             or any(name.startswith("NEURON_") for name in service.env)
             or "neuron" in str(text_of(service, "script"))
+            or "cpu" in f"{text_of(service, 'slurm.partition')} {text_of(service, 'slurm.account')}".lower()
         ):
-            continue  # Trainium's cores are no GPUs
+            continue  # Trainium's cores are no GPUs, nor are a processor partition's
         per_node = integer(service, "nproc-per-node")
         granted = integer(service, "slurm.gpus-per-node") or service.gpus_per_replica
         for limit, what in ((granted, "granted on a node"), (there, "on a node")):

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from diag.diagnose.plans.case import Case, absent, judged
-from diag.diagnose.plans.settings import as_int, engine_of, setting_of, text_of
+from diag.diagnose.plans.settings import as_int, engine_of, exclusive, setting_of, text_of
 from diag.model import Finding, Status
 from diag.model.launch import Service, Setting
 
@@ -55,6 +55,8 @@ def judge_meeting_point(case: Case) -> Iterator[Finding]:
             case.plan.kind == "slurm" and (case.plan.nodes or 1) > 1 and service.role == "trainer"
         ):
             continue
+        if _all_here(case, service):
+            continue
         rank = as_int(text_of(service, "node-rank"))
         for name in MEETING:
             setting = setting_of(service, name)
@@ -72,6 +74,15 @@ def judge_meeting_point(case: Case) -> Iterator[Finding]:
                 and not any(setting_of(service, each) for each in MEETING)
             ):
                 yield _loopback(service, name, variable, rank)
+
+
+def _all_here(case: Case, service: Service) -> bool:
+    """True where one script starts every node's process itself, all on one machine."""
+    ranks = {
+        as_int(text_of(each, "node-rank")) for each in case.services if each.framework == service.framework
+    }
+    waited = [each for each in case.services if "background" not in getattr(each, "notes", {})]
+    return case.plan.kind == "shell" and len(waited) <= 1 and ranks >= set(range(nodes_of(case, service)))
 
 
 def _loopback(service: Service, name: str, setting: Setting, rank: int | None) -> Finding:
@@ -168,6 +179,8 @@ def ports_of(service: Service) -> Iterator[tuple[int, str, Setting | None]]:
     for name, what in PORTS.items():
         setting = setting_of(service, name)
         number = as_int(setting.value) if setting is not None else None
+        if name == "disaggregation-bootstrap-port" and service.role != "prefill":
+            continue  # the prefill side listens, the decode side calls
         if setting is not None and number:
             yield number, what, setting
         elif (
@@ -184,7 +197,8 @@ def ports_of(service: Service) -> Iterator[tuple[int, str, Setting | None]]:
             yield number, what, variable
     address = text_of(service, "dist-init-addr")
     found = re.search(r":(\d+)\Z", address or "")
-    if found and (as_int(text_of(service, "node-rank")) or 0) == 0:
+    rank = text_of(service, "node-rank")
+    if found and (rank is None or as_int(rank) == 0):
         yield int(found.group(1)), "distributed init", setting_of(service, "dist-init-addr")
 
 
@@ -216,9 +230,18 @@ def judge_shared_ports(case: Case) -> Iterator[Finding]:
         for port, what, setting in ports_of(service):
             users[place, port].append((service, what, setting))
     for (_, port), found in users.items():
-        names = {service.name for service, _, _ in found}
-        if len(names) > 1:
-            service, what, setting = found[-1]
+        clash = next(
+            (
+                (one[0], other)
+                for index, other in enumerate(found)
+                for one in found[:index]
+                if one[0].name != other[0].name and not exclusive(one[0], other[0])
+            ),
+            None,
+        )
+        if clash is not None:
+            first, (service, what, setting) = clash
+            names = {first.name, service.name}
             yield judged(
                 "port-in-use",
                 service,

@@ -72,8 +72,47 @@ HINT = re.compile(
 """Cheap test whether a text may start any of them."""
 
 
+TALKERS = (
+    # commands that may name a program in their arguments and do not start it
+    *(
+        "echo",
+        "printf",
+        "cat",
+        "grep",
+        "egrep",
+        "pgrep",
+        "pkill",
+        "killall",
+        "ps",
+        "which",
+        "sed",
+        "awk",
+        "test",
+    ),
+    *(
+        "[",
+        "[[",
+        "pip",
+        "pip3",
+        "apt-get",
+        "apt",
+        "curl",
+        "wget",
+        "git",
+        "cp",
+        "mv",
+        "tee",
+        "logger",
+        "case",
+        "for",
+    ),
+)
+
+
 def find_program(words: Sequence[Word]) -> tuple[Program, int] | None:
     """The first program in a command and the index of its first argument; wrappers before it are passed over."""
+    if words and words[0].text.rsplit("/", 1)[-1] in TALKERS:
+        return None
     for index, word in enumerate(words):
         base = word.text.rsplit("/", 1)[-1]
         if (

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from diag.model.launch import LaunchPlan
+from diag.observe.plans.config_maps import files_of_documents, with_files
 from diag.observe.plans.interface import PlacedService, Reader
 from diag.observe.plans.manifests import Pod, services_of_pod
 from diag.observe.plans.values import as_int
@@ -32,10 +33,11 @@ def read(text: str, path: str) -> LaunchPlan:
     """All pods of all documents as one plan."""
     services: list[PlacedService] = []
     problems: list[str] = []
-    for document in parse_documents(text, path):
-        for entry in _objects(document):
-            problems += entry.doubled
-            services += services_of_object(entry, text, path)
+    entries = [entry for document in parse_documents(text, path) for entry in _objects(document)]
+    for entry in entries:
+        problems += entry.doubled
+        services += services_of_object(entry, text, path)
+    services = with_files(services, files_of_documents(entries), text, path)
     return LaunchPlan(KIND, path, tuple(unique_names(services)), problems=tuple(problems))
 
 
