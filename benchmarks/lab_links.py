@@ -119,7 +119,7 @@ class Lab:
             ";",
             "}",
         )
-        sh("nft", "add", "rule", "bridge", table, hook, "meta", "ibrname", self.bridge, *rule.split())
+        sh("nft", "add", "rule", "bridge", table, hook, "iifname", f"dl{self.tag}v*", *rule.split())
 
     def helper(self, node: Node, *words: str) -> None:
         """A program beside diag on a node."""

@@ -111,7 +111,7 @@ def _run(
             continue
         for place, rank in enumerate(group):
             orders[rank] = {
-                "do": "collective", "backend": backend, "steps": list(steps), "head": group[0], "port": ports[group[0]]["port"],
+                "do": "collective", "backend": backend, "steps": list(steps), "head": group[0], "address": cards[group[0]].get("address"), "port": ports[group[0]]["port"],
                 "rank": place, "world": len(group), "env": dict((env or {}).get(rank, {})),
             }  # fmt: skip
     answers = (
