@@ -48,9 +48,13 @@ class Fault:
     also: tuple[str, ...] = ()
     """Causes that must be named besides: two faults at once."""
     alone: str | None = None
-    """The cause that reports show even if node 0 never ran; None: only that the master is missing may be said."""
+    """The cause that reports show even if node 0 never ran. None: it lies in links, which nobody tests then; and where nothing is
+    wrong, only that the master is missing may be said."""
     needs: Callable[[], str | None] = lambda: None
     """Why this fault cannot be tried here."""
+
+
+NOT_SHOWN = "-"
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,8 @@ def run_apart(fault: Fault, count: int, keep: Path | None) -> list[Told]:
             judge_apart(fault, explain(lab, everybody), cause),
             judge_apart(fault, explain(lab, [n for n in everybody if n]), cause),
         ]
+    if fault.alone is None and fault.cause is not None:
+        return [*result, Told(True, NOT_SHOWN)]  # links that nobody tested say nothing
     with laboratory(fault.nodes or count, ipv6=fault.ipv6) as lab:
         fault.inject(lab)
         lab.nodes[0].absent = True
@@ -280,7 +286,12 @@ def table_apart(chosen: Sequence[Fault], nodes: int, keep: Path | None) -> int:
             continue
         every = run_apart(fault, nodes, keep)
         wrong += sum(not one.right for one in every)
-        cells = (f"{_cell(one.said)[:110]}: {'right' if one.right else 'WRONG'}" for one in every)
+        cells = (
+            one.said
+            if one.said == NOT_SHOWN
+            else f"{_cell(one.said)[:110]}: {'right' if one.right else 'WRONG'}"
+            for one in every
+        )
         print(f"| {fault.name} | {' | '.join(cells)} |", flush=True)
     print(f"\n{wrong} answers wrong", file=sys.stderr)
     return 1 if wrong else 0
