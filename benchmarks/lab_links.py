@@ -121,18 +121,27 @@ def _whom(culprit: dict[str, Any]) -> str:
     return str(culprit["host"] or " - ".join(map(str, culprit["link"] or ())) or "nobody named")
 
 
-def explain(lab: Lab, numbers: Sequence[int]) -> dict[str, Any] | None:
-    """`diag explain` over the nodes' own reports, never the job's."""
-    paths = [lab.folder / f"out{number}" / f"report-node{lab.nodes[number].rank}.json" for number in numbers]
+def explain(folder: Path, ranks: Sequence[tuple[int, int]]) -> dict[str, Any] | None:
+    """`diag explain` over the nodes' own reports, (number, rank) each, never the job's."""
+    paths = [folder / f"out{number}" / f"report-node{rank}.json" for number, rank in ranks]
     there = [str(path) for path in paths if path.exists()]
     if not there:
         return None
     done = subprocess.run(
         [sys.executable, "-m", "diag.cli.main", "explain", "--json", "--raw", "--quiet", *there],
-        capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=lab.folder,
+        capture_output=True, text=True, check=False, timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=folder,
     )  # fmt: skip
     loaded: dict[str, Any] = json.loads(done.stdout)
     return loaded
+
+
+def places(folder: Path) -> list[tuple[int, int]]:
+    """(number, rank) of every node that left a report in a folder of the laboratory."""
+    found = (
+        (int(path.parent.name.removeprefix("out")), int(path.stem.removeprefix("report-node")))
+        for path in folder.glob("out*/report-node*.json")
+    )
+    return sorted(found)
 
 
 def run_fault(fault: Fault, count: int, keep: Path | None = None, options: Sequence[str] = ()) -> Told:
@@ -168,25 +177,32 @@ def _alive(pid: str) -> bool:
     return False
 
 
-def run_apart(fault: Fault, count: int, keep: Path | None) -> list[Told]:
-    """The fault through separate reports: all nodes' own ones; those without the master's; and where node 0 never ran."""
-    with laboratory(fault.nodes or count, ipv6=fault.ipv6) as lab:
-        _run(lab, fault, keep, ())
-        everybody = [node.number for node in lab.nodes if not node.absent]
-        cause = fault.cause
-        result = [
-            judge_apart(fault, explain(lab, everybody), cause),
-            judge_apart(fault, explain(lab, [n for n in everybody if n]), cause),
-        ]
+def run_apart(fault: Fault, count: int, kept: Path | None) -> list[Told]:
+    """The fault through separate reports: all nodes' own ones; those without the master's; and where node 0 never ran.
+
+    `kept` has the reports of an earlier run with --keep-logs; without it the fault is run first.
+    """
+    if kept is not None:
+        result = _both(fault, kept / fault.name)
+    else:
+        with laboratory(fault.nodes or count, ipv6=fault.ipv6) as lab:
+            _run(lab, fault, None, ())
+            result = _both(fault, lab.folder)
     if fault.alone is None and fault.cause is not None:
         return [*result, Told(True, NOT_SHOWN)]  # links that nobody tested say nothing
     with laboratory(fault.nodes or count, ipv6=fault.ipv6) as lab:
         fault.inject(lab)
         lab.nodes[0].absent = True
         run_all(lab, ("--wait", "6"))
-        report = explain(lab, [node.number for node in lab.nodes if not node.absent])
-        result.append(_masterless(fault, report))
-    return result
+        report = explain(lab.folder, places(lab.folder))
+        return [*result, _masterless(fault, report)]
+
+
+def _both(fault: Fault, folder: Path) -> list[Told]:
+    """Judged by all nodes' own reports, and by those without the master's."""
+    everybody = places(folder)
+    sets = (everybody, [place for place in everybody if place[0] != 0])
+    return [judge_apart(fault, explain(folder, each), fault.cause) for each in sets]
 
 
 def _masterless(fault: Fault, report: dict[str, Any] | None) -> Told:
@@ -226,6 +242,7 @@ def main() -> int:
     parser.add_argument(
         "--apart", action="store_true", help="judge what the nodes' separate reports tell together"
     )
+    parser.add_argument("--kept", type=Path, help="with --apart: use the reports an earlier run kept here")
     parser.add_argument("--curve", action="store_true", help="time healthy jobs of 1, 2, 4 and 8 nodes")
     parser.add_argument("--keep-logs", type=Path, help="copy what each node wrote to this folder")
     asked = parser.parse_args()
@@ -246,7 +263,7 @@ def main() -> int:
         print("no such fault; --list", file=sys.stderr)
         return 2
     return (
-        table_apart(chosen, asked.nodes, asked.keep_logs)
+        table_apart(chosen, asked.nodes, asked.kept)
         if asked.apart
         else table(chosen, asked.nodes, asked.keep_logs)
     )
@@ -275,7 +292,7 @@ def table(chosen: Sequence[Fault], nodes: int, keep: Path | None) -> int:
     return 1 if wrong else 0
 
 
-def table_apart(chosen: Sequence[Fault], nodes: int, keep: Path | None) -> int:
+def table_apart(chosen: Sequence[Fault], nodes: int, kept: Path | None) -> int:
     """Fault, and what three sets of separate reports say."""
     wrong = 0
     print(
@@ -284,7 +301,7 @@ def table_apart(chosen: Sequence[Fault], nodes: int, keep: Path | None) -> int:
     for fault in chosen:
         if fault.needs():
             continue
-        every = run_apart(fault, nodes, keep)
+        every = run_apart(fault, nodes, kept)
         wrong += sum(not one.right for one in every)
         cells = (
             one.said

@@ -127,11 +127,11 @@ def test_sampled_links_name_the_culprit(
     facts = sampled()
     inject(facts)
     short = in_short(facts)
-    begin = time.monotonic()
+    begin = time.process_time()
 
     told: list[Finding] = [one for one in localise(facts) if one.status in (Status.FAIL, Status.WARN)]
 
-    assert time.monotonic() - begin < 20
+    assert time.process_time() - begin < 10
     assert [(one.data["cause"], one.data.get("host") or one.data.get("link")) for one in told] == (
         [(cause, culprit)] if cause else []
     )

@@ -261,7 +261,9 @@ class Nodes:
         if order["do"] == "port":
             return {"port": free_port()}
         if order["do"] == "collective":
-            return {"result": self.between[rank].collective({**order, "address": "127.0.0.1"})}
+            return {
+                "result": self.between[rank].collective({**order, "address": "127.0.0.1", "deadline_s": 90})
+            }
         return {"result": self.between[rank].transfer(order)}
 
     def close(self) -> None:
@@ -286,7 +288,7 @@ def test_one_variable_is_changed_to_tell_the_cause() -> None:
     """An interface that is not there: the launch's own variables fail, the one that carries the address passes."""
     nodes = Nodes(2, ("link.all-reduce",), {rank: {"GLOO_SOCKET_IFNAME": "nope0"} for rank in range(2)})
 
-    told = climb("gloo", [0, 1], nodes.cards, nodes.order, deep=False)
+    told = climb("gloo", [0, 1], nodes.cards, nodes.order, deep=True)
 
     assert all(one["right"] is None and one["phase"] == "gloo communicator" for one in told["all"].values())
     assert [(one["set"], one["right"]) for one in told["changed"]] == [({"GLOO_SOCKET_IFNAME": "lo"}, True)]
@@ -326,7 +328,7 @@ def test_a_rank_whose_peers_never_come_ends_and_says_where() -> None:
         {"backend": "gloo", "steps": [], "rank": 0, "world": 2, "address": "127.0.0.1", "port": free_port()}
     )
 
-    assert time.monotonic() - begin < 25
+    assert time.monotonic() - begin < 60
     assert told["right"] is None
     assert told["phase"] in ("TCPStore", "gloo communicator")
 

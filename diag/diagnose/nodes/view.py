@@ -115,7 +115,7 @@ class View:
         own = {one["address"] for interface in interfaces for one in interface["addresses"]}
         return (
             str(address)
-            if own and address not in own and not str(address).startswith(("127.", "::1"))
+            if own and address not in own and not str(address).startswith(("127.", "::1", "fe80:"))
             else None
         )
 

@@ -57,8 +57,10 @@ class Between:
         """Ports on which a disaggregated launch of this node meets its peers: as set, else the engines' defaults."""
         environments = [self._setup.env]
         asked: dict[str, int] = {}
-        for member in find_job(self._setup.root):
-            if member.computes:
+        root = self._setup.root
+        here = root.link("/proc/self/ns/net")
+        for member in find_job(root):
+            if member.computes and root.link(f"/proc/{member.process.pid}/ns/net") == here:
                 environments.append(read_environment(self._setup.root, member.process.pid) or {})
                 words = member.process.argv
                 for word, value in itertools.pairwise(words):
