@@ -20,7 +20,7 @@ from diag.system.processes import read_environment
 
 MEET_S = 10
 """Between nodes, torch's start on the slowest of them included."""
-OPEN_S, ROUND_S, LIFE_S = 12.0, 6.0, 60.0
+OPEN_S, ROUND_S, LIFE_S = 12.0, 4.0, 60.0
 """Starting NIXL; one round of reads; and the longest that its process lives whatever happens to us."""
 BYTES = 1 << 20
 """A megabyte: a block of KV cache is of this order."""
@@ -137,7 +137,7 @@ class Between:
         agent = self._agent
         if agent is None or not agent.tell({"peers": peers, "round_s": ROUND_S}):
             return {"reads": {}, "error": "NIXL's process has ended", "phase": "read"}
-        answer = agent.hear(ROUND_S + 3)
+        answer = agent.hear(ROUND_S + 2)
         said = agent.said()
         if answer is None:
             code = agent.code
@@ -146,7 +146,7 @@ class Between:
                 lost = {
                     "outcome": "timeout",
                     "state": "PROC",
-                    "message": f"NIXL does not come back within {ROUND_S + 3:.0f} s",
+                    "message": f"NIXL does not come back within {ROUND_S + 2:.0f} s",
                 }
             answer = {"reads": dict.fromkeys(peers, lost)}
         lanes = list(
