@@ -136,9 +136,8 @@ class FileEvidence:
         """True if the launch reached a phase at least `least` beyond all that it had reached at `one`."""
         mine = stream_of(one)[2]
         reached = max((_order(mark) for mark in self.phases if mark.order <= one.order), default=-1)
-        reached = max(
-            reached, Phase.ARGUMENTS.order
-        )  # a program that prints its arguments has survived nothing yet
+        # a program that prints its arguments has survived nothing yet
+        reached = max(reached, Phase.ARGUMENTS.order)
         return any(
             mark.order > one.order
             and (death is None or mark.order < death)
@@ -317,6 +316,7 @@ def _run_bounds(reading: FileReading) -> list[tuple[int, int]]:
 
 def _run(reading: FileReading, first: int, last: int) -> FileEvidence:
     inside = [one for one in reading.observations if first <= one.order <= last]
+    failing = {one.order for one in inside if one.kind in ("dead", "exception")}
     return FileEvidence(
         reading,
         first,
@@ -324,7 +324,11 @@ def _run(reading: FileReading, first: int, last: int) -> FileEvidence:
         inside,
         alive=[one for one in inside if one.kind == "alive"],
         dead=[one for one in inside if one.kind == "dead"],
-        phases=[one for one in inside if one.kind == "phase"],
+        phases=[
+            one
+            for one in inside
+            if one.kind == "phase" and (one.order not in failing or one.phase is Phase.SHUTDOWN)
+        ],
         exceptions=[one for one in inside if one.kind == "exception"],
     )
 
