@@ -123,7 +123,7 @@ class FileEvidence:
             mark for mark in self.alive if mark.order > one.order and (death is None or mark.order < death)
         ]
         mine = stream_of(one)[2]
-        own = [mark for mark in later if not mine or stream_of(mark)[2] in ("", mine)]
+        own = [mark for mark in later if not mine or stream_of(mark)[2] in ("", mine) or _answers(mark)]
         if not hint and self._advances(one, FATAL_ADVANCE if fatal else 1, death):
             return True  # (what a hint warns of comes later by nature)
         if not fatal:
@@ -157,6 +157,11 @@ FEW, SOME, MANY = 2, 5, 20
 
 def _order(mark: Observation) -> int:
     return mark.phase.order if mark.phase is not None and mark.phase is not Phase.SHUTDOWN else -1
+
+
+def _answers(mark: Observation) -> bool:
+    """True for a server's word that requests are answered: all its processes live."""
+    return "POST " in mark.text or "throughput" in mark.text
 
 
 STARTS = (
