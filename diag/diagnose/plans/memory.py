@@ -26,6 +26,10 @@ CONTEXT_TP_BYTES = int(1.53 * GIB)
 """The same with communicators at TP 2 and more."""
 
 
+COMPRESSED_CACHE = ("deepseek_v4", "deepseek_ref", "minimax_m3", "kimi_k3")
+"""Families whose cache is compressed by the layer in ways that are not reckoned here: their tokens stay unknown."""
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
     """The reckoning for one GPU of one service. None: not known."""
@@ -244,6 +248,7 @@ class _Run:
             whole = boolean(service, "enable-chunked-prefill") is False or (old and (length or 0) <= 32768)
             batch = max(length or 2048, 2048) if whole else 8192 if large else 2048
         self.batch = batch
+        self.full_layer: float | None = None
 
     def longest(self) -> tuple[int | None, bool]:
         """(tokens of the longest sequence, whether the plan itself says so)."""
@@ -301,7 +306,7 @@ class _Run:
         With windows or states it is the mean over a sequence of the longest length, which is how vLLM prints tokens.
         """
         model = self.model
-        if not model.shaped:
+        if not model.shaped or model.family.startswith(COMPRESSED_CACHE):
             return None
         size = kv_element_bytes(self.service, model)
         length, _ = self.longest()
@@ -309,6 +314,8 @@ class _Run:
             layer = (model.kv_lora_rank + model.rope_head) * size + 2 * model.index_head
             return layer * math.ceil(model.attention_layers / self.pp)
         layer = 2 * max(1, model.kv_heads // self.tp) * model.head_size * size
+        if model.full_kv_elements and model.kv_heads:  # Gemma 4: fewer, wider heads where attention is full
+            self.full_layer = max(2 * model.head_size, model.full_kv_elements // self.tp) * size
         layers = math.ceil(model.attention_layers / self.pp)
         sliding = math.ceil(model.sliding_layers / self.pp)
         if not length or (not sliding and not model.state_layers):
@@ -327,4 +334,4 @@ class _Run:
                 group = max(full, sliding)
             full, sliding = (math.ceil(each / group) * group for each in (full, sliding))
         states = self.model.state_layers / self.pp * self.model.state_bytes / self.tp
-        return float(layer * (full * length + sliding * kept) + states) / length
+        return float((self.full_layer or layer) * full * length + layer * sliding * kept + states) / length
