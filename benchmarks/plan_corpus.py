@@ -120,9 +120,13 @@ def main() -> None:
                     f"{finding.status.value} {one.path.relative_to(options.folder)}:{finding.data.get('line')} [{gpus}] "
                     f"{finding.data['cause']}: {finding.summary}"
                 )
-    print(f"plans: {sum(kinds.values())} with {services} services {dict(kinds.most_common())}; without a known service: {empty}")
+    print(
+        f"plans: {sum(kinds.values())} with {services} services {dict(kinds.most_common())}; without a known service: {empty}"
+    )
     print(f"not read: {sum(errors.values())} {dict(errors.most_common())}")
-    print(f"plans with a complaint: {accused}; complaints: {sum(causes.values())} {dict(causes.most_common())}")
+    print(
+        f"plans with a complaint: {accused}; complaints: {sum(causes.values())} {dict(causes.most_common())}"
+    )
 
 
 if __name__ == "__main__":

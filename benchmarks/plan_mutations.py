@@ -18,14 +18,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from plan_corpus import WRONG, corpus
+
 from diag.diagnose.plans import check_plans, parse_gpus
 from diag.diagnose.plans.models import size_of_name
 from diag.model.launch import Hardware
 from diag.observe.plans import read_plan_text
 from diag.system import UserError
-from plan_corpus import WRONG, corpus
 
-TP = r"(--?(?:tensor[-_]parallel[-_]size|tp[-_]size|tp)(?:[= ]|[\"']?,?\s*(?:\n\s*-\s*)?[\"']?))(\d+)\b"
+TP = r"(--?(?:tensor[-_]parallel[-_]size|tp[-_]size|tp)(?:[= ]+[\"']?|[\"']?,?[ \t]*\n\s*-\s*[\"']?|[\"']\s*,\s*[\"']))(\d+)\b"
 """A tensor-parallel size on a command line: as words, with `=`, or as two items of a YAML list."""
 MEMORY = ("gpu-oom-weights", "gpu-oom-kv-cache", "gpu-oom-runtime")
 COUNT = ("gpu-count-exceeded", "launcher-layout", "ray-resources-pending")
@@ -62,7 +63,9 @@ def one_service(text: str) -> bool:
 def billions(text: str) -> float:
     """Parameters of the largest model that the text names, 0 if none says."""
     names = re.findall(r"[\w.-]+/[\w.-]*\d+(?:\.\d+)?[bB][\w.-]*", plain_lines(text))
-    return max((size / 1e9 for name in names if (size := size_of_name(name.lower().split("/")[-1]))), default=0.0)
+    return max(
+        (size / 1e9 for name in names if (size := size_of_name(name.lower().split("/")[-1]))), default=0.0
+    )
 
 
 def width(text: str) -> float:
@@ -82,7 +85,10 @@ def drop_tp(text: str, hardware: Hardware) -> Iterator[Broken]:
         return
     ranks = int(sizes[0][1])
     gpus = ("8xL4", "8xA100-40GB", "8xA100-80GB", "8xH200", "8xB200")
-    hardware = next((parse_gpus(each) for each in gpus if need < 0.7 * ranks * (parse_gpus(each).gpu_memory_bytes or 0)), hardware)
+    hardware = next(
+        (parse_gpus(each) for each in gpus if need < 0.7 * ranks * (parse_gpus(each).gpu_memory_bytes or 0)),
+        hardware,
+    )
     if need < 1.15 * (hardware.gpu_memory_bytes or 0):
         return
     if re.search(r"pipeline.parallel|pp.size|data.parallel|--dp|extra.engine|--config|EXTRA|\$@", plain):
@@ -123,14 +129,20 @@ def double_workers(text: str, hardware: Hardware) -> Iterator[Broken]:
         head = text[max(0, match.start() - 3000) : match.start()]
         if int(match.group(2)) > 0 and re.search(r"gpu[\"']?\s*:\s*[\"']?[1-9]", block + head):
             new = 10 * int(match.group(2))
-            yield Broken(text[: match.start(2)] + str(new) + text[match.end(2) :], hardware, match.group().strip())
+            yield Broken(
+                text[: match.start(2)] + str(new) + text[match.end(2) :], hardware, match.group().strip()
+            )
 
 
 def misspell(text: str, hardware: Hardware) -> Iterator[Broken]:
     """Two letters swapped in a long option of an engine."""
     plain = plain_lines(text)
     names = r"--(tensor-parallel-size|max-model-len|gpu-memory-utilization|mem-fraction-static|served-model-name|max-num-seqs|max-num-batched-tokens|enforce-eager|trust-remote-code|kv-cache-dtype|enable-expert-parallel|pipeline-parallel-size|chunked-prefill-size|disaggregation-mode|enable-prefix-caching|model-path|quantization|block-size|context-length|kv-transfer-config|dist-init-addr|max-running-requests|disaggregation-transfer-backend|enable-dp-attention|max_batch_size|max_num_tokens|tp_size|ep_size|kv_cache_free_gpu_memory_fraction|extra_llm_api_options|extra-engine-args)(?![\w-])"
-    matches = [match for match in re.finditer(names, plain) if not re.search(r"echo|printf", plain[plain.rfind("\n", 0, match.start()) : match.start()])]
+    matches = [
+        match
+        for match in re.finditer(names, plain)
+        if not re.search(r"echo|printf", plain[plain.rfind("\n", 0, match.start()) : match.start()])
+    ]
     for match in random.Random(len(text)).sample(matches, min(2, len(matches))):
         name = match.group(1)
         at = len(name) // 2 if name[len(name) // 2] != name[len(name) // 2 + 1] else len(name) // 2 + 1
@@ -152,7 +164,9 @@ def shrink_gpu(text: str, hardware: Hardware) -> Iterator[Broken]:
 
 def fewer_gpus(text: str, hardware: Hardware) -> Iterator[Broken]:
     """The container is granted one GPU, its engine keeps its tensor-parallel size."""
-    if not one_service(text) or re.search(r"nodeCount|LeaderWorkerSet|RayCluster|RayService|LWS|nnodes|claims", text):
+    if not one_service(text) or re.search(
+        r"nodeCount|LeaderWorkerSet|RayCluster|RayService|LWS|nnodes|claims", text
+    ):
         return
     size = int(re.findall(TP, plain_lines(text))[0][1])
     pattern = r"(?m)^(\s*(?:-\s*)?[\"']?(?:nvidia\.com/gpu|gpu)[\"']?\s*:\s*[\"']?)([2-9]|1\d)([\"']?)"
@@ -183,20 +197,48 @@ def prefill_off(text: str, hardware: Hardware) -> Iterator[Broken]:
     if "DynamoGraphDeployment" not in text or "dynamo.vllm" not in plain or "$" in plain:
         return
     if len(re.findall(r"--is-prefill-worker", plain)) == 1:
-        yield Broken(re.sub(r"(?m)^\s*-\s*[\"']?--is-prefill-worker[\"']?\s*\n|,?\s*\"--is-prefill-worker\"|--is-prefill-worker", "", text, count=1), hardware, "is-prefill-worker")
+        yield Broken(
+            re.sub(
+                r"(?m)^\s*-\s*[\"']?--is-prefill-worker[\"']?\s*\n|,?\s*\"--is-prefill-worker\"|--is-prefill-worker",
+                "",
+                text,
+                count=1,
+            ),
+            hardware,
+            "is-prefill-worker",
+        )
     found = re.findall(r"--disaggregation-mode[=\s,\"'-]+prefill", plain)
     if len(found) == 1:
-        yield Broken(re.sub(r"(?m)^\s*-\s*--disaggregation-mode\s*\n\s*-\s*prefill\s*\n|--disaggregation-mode[= ]prefill", "", text, count=1), hardware, "disaggregation-mode")
+        yield Broken(
+            re.sub(
+                r"(?m)^\s*-\s*--disaggregation-mode\s*\n\s*-\s*prefill\s*\n|--disaggregation-mode[= ]prefill",
+                "",
+                text,
+                count=1,
+            ),
+            hardware,
+            "disaggregation-mode",
+        )
 
 
 def loopback(text: str, hardware: Hardware) -> Iterator[Broken]:
     """The meeting point of several nodes becomes localhost."""
     plain = plain_lines(text)
     pattern = r"(--(?:dist-init-addr|master[-_]addr|rdzv[-_]endpoint|main_process_ip|data-parallel-address)[= ])(\"?[^\s:\"\\]+)"
-    several = re.search(r"(?:--nnodes|--num_machines|--nnode)[= ](?!1\b)[\"']?(?:[2-9]|\d\d)|#SBATCH (?:--nodes[= ]|-N ?)(?!1\b)\d", plain)
-    if several and (match := re.search(pattern, plain)) and "127.0.0.1" not in text and "localhost" not in text:
+    several = re.search(
+        r"(?:--nnodes|--num_machines|--nnode)[= ](?!1\b)[\"']?(?:[2-9]|\d\d)|#SBATCH (?:--nodes[= ]|-N ?)(?!1\b)\d",
+        plain,
+    )
+    if (
+        several
+        and (match := re.search(pattern, plain))
+        and "127.0.0.1" not in text
+        and "localhost" not in text
+    ):
         quote = '"' if match.group(2).startswith('"') else ""
-        yield Broken(text[: match.start(2)] + quote + "127.0.0.1" + text[match.end(2) :], hardware, match.group())
+        yield Broken(
+            text[: match.start(2)] + quote + "127.0.0.1" + text[match.end(2) :], hardware, match.group()
+        )
 
 
 def same_port(text: str, hardware: Hardware) -> Iterator[Broken]:
@@ -204,8 +246,15 @@ def same_port(text: str, hardware: Hardware) -> Iterator[Broken]:
     plain = plain_lines(text)
     ports = list(re.finditer(r"--port[= ](\d{4,5})\b", plain))
     started = re.findall(r"(?:vllm serve|sglang\.launch_server)[^&\n]*(?:\\\n[^&\n]*)*&", plain)
-    if len(ports) == 2 and len(started) >= 2 and ports[0].group(1) != ports[1].group(1) and not re.search("ssh|srun|if |docker|case ", plain):
-        yield Broken(text[: ports[1].start(1)] + ports[0].group(1) + text[ports[1].end(1) :], hardware, "port")
+    if (
+        len(ports) == 2
+        and len(started) >= 2
+        and ports[0].group(1) != ports[1].group(1)
+        and not re.search("ssh|srun|if |docker|case ", plain)
+    ):
+        yield Broken(
+            text[: ports[1].start(1)] + ports[0].group(1) + text[ports[1].end(1) :], hardware, "port"
+        )
 
 
 def impatient_probe(text: str, hardware: Hardware) -> Iterator[Broken]:
@@ -215,14 +264,18 @@ def impatient_probe(text: str, hardware: Hardware) -> Iterator[Broken]:
     pattern = r"(?m)^(\s*)(startupProbe|livenessProbe)\s*:\s*\n((?:\1 +.*\n)+)"
     found = re.search(pattern, text)
     if found and not ("startupProbe" in text and found.group(2) == "livenessProbe"):
-        body = re.sub(r"(failureThreshold|initialDelaySeconds|periodSeconds)\s*:\s*\d+", r"\1: 2", found.group(3))
+        body = re.sub(
+            r"(failureThreshold|initialDelaySeconds|periodSeconds)\s*:\s*\d+", r"\1: 2", found.group(3)
+        )
         if body != found.group(3) and len(re.findall("failureThreshold", body)):
             yield Broken(text[: found.start(3)] + body + text[found.end(3) :], hardware, found.group(2))
 
 
 def nonsense_share(text: str, hardware: Hardware) -> Iterator[Broken]:
     """90 where 0.90 was meant."""
-    match = re.search(r"(--(?:gpu-memory-utilization|mem-fraction-static)[= ,\"'\n-]+\s*[\"']?)(0?\.\d+)", plain_lines(text))
+    match = re.search(
+        r"(--(?:gpu-memory-utilization|mem-fraction-static)[= ,\"'\n-]+\s*[\"']?)(0?\.\d+)", plain_lines(text)
+    )
     if match:
         yield Broken(text[: match.start(2)] + "90" + text[match.end(2) :], hardware, match.group().strip())
 
@@ -264,7 +317,9 @@ MUTATIONS = (
 def causes_of(text: str, path: str, hardware: Hardware) -> Counter[str]:
     """How often each cause is named as a failure or warning."""
     plan = read_plan_text(text, path)
-    return Counter(str(finding.data["cause"]) for finding in check_plans([plan], hardware) if finding.status in WRONG)
+    return Counter(
+        str(finding.data["cause"]) for finding in check_plans([plan], hardware) if finding.status in WRONG
+    )
 
 
 def measure(folder: Path, limit: int | None, show: bool, only: str | None) -> dict[str, tuple[int, int]]:
@@ -274,7 +329,10 @@ def measure(folder: Path, limit: int | None, show: bool, only: str | None) -> di
         if one.plan is None or one.hardware is None or not one.plan.services or one.complaints:
             continue
         text = one.path.read_text("utf-8", "replace")
-        gpus = sum((s.replicas or 1) * (s.gpus_per_replica or 0) * (s.nodes_per_replica or 1) for s in one.plan.services)
+        gpus = sum(
+            (s.replicas or 1) * (s.gpus_per_replica or 0) * (s.nodes_per_replica or 1)
+            for s in one.plan.services
+        )
         for mutation in MUTATIONS:
             if only is not None and mutation.name != only:
                 continue
@@ -288,7 +346,10 @@ def measure(folder: Path, limit: int | None, show: bool, only: str | None) -> di
                 try:
                     if mutation.make is drop_tp and causes_of(text, str(one.path), broken.hardware):
                         continue  # wrong there before
-                    found = any(causes_of(broken.text, str(one.path), broken.hardware)[cause] for cause in mutation.causes)
+                    found = any(
+                        causes_of(broken.text, str(one.path), broken.hardware)[cause]
+                        for cause in mutation.causes
+                    )
                 except UserError:
                     continue  # broken beyond reading: told anyway
                 tally[mutation.name].append(found)
@@ -308,7 +369,11 @@ def main() -> None:
     result = measure(options.folder, options.limit, options.show, options.only)
     for mutation in MUTATIONS:
         found, made = result.get(mutation.name, (0, 0))
-        print(f"{mutation.name:28} {found:5} of {made:5} {found / made:6.1%}" if made else f"{mutation.name:28} not made")
+        print(
+            f"{mutation.name:28} {found:5} of {made:5} {found / made:6.1%}"
+            if made
+            else f"{mutation.name:28} not made"
+        )
     found, made = (sum(pair[index] for pair in result.values()) for index in (0, 1))
     print(f"{'all':28} {found:5} of {made:5} {found / max(made, 1):6.1%}")
 

@@ -167,7 +167,9 @@ def _backend(service: Service, asked: str, case: Case) -> Finding | None:
         bad = "FlashAttention needs compute capability 8.0 or later"
     elif asked == "FA3" and not (spec.flash_attention_3 or (8.0 <= spec.capability < 9.0)):
         bad = "FlashAttention-3 in SGLang needs Ampere to Hopper"
-    elif asked in ("FLASHMLA", "CUTLASS_MLA", "TRTLLM_MLA", "TRTLLM_MHA") and spec.capability < (9.0 if asked == "FLASHMLA" else 10.0):
+    elif asked in ("FLASHMLA", "CUTLASS_MLA", "TRTLLM_MLA", "TRTLLM_MHA") and spec.capability < (
+        9.0 if asked == "FLASHMLA" else 10.0
+    ):
         bad = f"{asked} needs {'Hopper' if asked == 'FLASHMLA' else 'Blackwell'} or later"
     elif asked.startswith("FLASHINFER") and not spec.flashinfer:
         bad = "FlashInfer needs compute capability 7.5 or later"

@@ -78,7 +78,9 @@ def judge_meeting_point(case: Case) -> Iterator[Finding]:
 
 def _all_here(case: Case, service: Service) -> bool:
     """True where one script starts every node's process itself, all on one machine."""
-    ranks = {as_int(text_of(each, "node-rank")) for each in case.services if each.framework == service.framework}
+    ranks = {
+        as_int(text_of(each, "node-rank")) for each in case.services if each.framework == service.framework
+    }
     waited = [each for each in case.services if "background" not in getattr(each, "notes", {})]
     return case.plan.kind == "shell" and len(waited) <= 1 and ranks >= set(range(nodes_of(case, service)))
 

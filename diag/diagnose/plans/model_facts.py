@@ -140,7 +140,9 @@ def facts_of_config(
     )
     attention, sliding, window, state = shape.cache_layers()
     method, bits, group, plain = quantization_of_block(
-        outer.get("quantization_config") or config.get("quantization_config") or outer.get("compression_config")
+        outer.get("quantization_config")
+        or config.get("quantization_config")
+        or outer.get("compression_config")
     )
     return ModelFacts(
         name=name,
@@ -177,7 +179,9 @@ def facts_of_config(
         bits=bits,
         group=group,
         plain=plain,
-        full_kv_elements=2 * first_number(config, "num_global_key_value_heads") * first_number(config, "global_head_dim"),
+        full_kv_elements=2
+        * first_number(config, "num_global_key_value_heads")
+        * first_number(config, "global_head_dim"),
         total=total if total is not None else sum(counts.values()) - counts["absorbed"],
         counts=counts,
         file_bytes=file_bytes,
@@ -222,7 +226,9 @@ def _vision(config: Mapping[str, Any]) -> float:
     width = first_number(vision, "embed_dim") or first_number(vision, "hidden_size", "width")
     depth = first_number(vision, "num_hidden_layers", "depth", "layers")
     ratio = vision.get("mlp_ratio")
-    inner = first_number(vision, "intermediate_size") or int(width * (ratio if isinstance(ratio, (int, float)) else 4))
+    inner = first_number(vision, "intermediate_size") or int(
+        width * (ratio if isinstance(ratio, (int, float)) else 4)
+    )
     matrices = 3 if str(config.get("model_type")) in ("qwen2_5_vl", "mistral3", "pixtral") else 2
     side = first_number(vision, "spatial_merge_size")
     joined = side * side * width
@@ -268,10 +274,18 @@ def quantization_of_block(block: Any) -> tuple[str | None, float | None, int | N
         method, bits, group = "nvfp4", 4, 16
     elif method in (None, "modelopt") and "fp8" in algorithm:
         method, bits = "modelopt", 8
-    ignored = " ".join(map(str, block.get("ignore") or block.get("exclude_modules") or block.get("modules_to_not_convert") or ()))
+    ignored = " ".join(
+        map(
+            str,
+            block.get("ignore") or block.get("exclude_modules") or block.get("modules_to_not_convert") or (),
+        )
+    )
     plain = tuple(
         kind
-        for kind, mark in (("attention", r"self_attn(?!.*(?:norm|kv_b))|attention\b"), ("dense", r"shared_expert|mlp\.(?:gate|up|gate_up|down|\()"))
+        for kind, mark in (
+            ("attention", r"self_attn(?!.*(?:norm|kv_b))|attention\b"),
+            ("dense", r"shared_expert|mlp\.(?:gate|up|gate_up|down|\()"),
+        )
         if re.search(mark, ignored) and (method or "") not in ("fp8",)
     )
     return (

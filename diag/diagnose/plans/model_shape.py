@@ -90,10 +90,7 @@ class Shape:
             self.expert_size = self.intermediate if self.experts else 0
             self.shared_size = self.expert_size
             self.dense_size = first_number(config, "intermediate_size_mlp") or self.intermediate
-        if not self.shared_size:
-            self.shared_size = first_number(config, "moe_shared_expert_intermediate_size")
-        elif first_number(config, "moe_shared_expert_intermediate_size"):
-            self.shared_size = first_number(config, "moe_shared_expert_intermediate_size")
+        self.shared_size = first_number(config, "moe_shared_expert_intermediate_size") or self.shared_size
 
     def counts(self) -> dict[str, float]:
         """Elements by how they are split."""
@@ -107,7 +104,9 @@ class Shape:
             + expert_layers * self.matrices * hidden * self.shared_size
         )
         dense += state_layers * self._state_parameters()
-        latent = first_number(self.config, "moe_latent_size")  # experts behind a projection to a smaller width
+        latent = first_number(
+            self.config, "moe_latent_size"
+        )  # experts behind a projection to a smaller width
         experts = expert_layers * self.experts * self.matrices * (latent or hidden) * self.expert_size
         dense += expert_layers * 2 * hidden * latent
         gates = expert_layers * hidden * self.experts

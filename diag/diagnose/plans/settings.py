@@ -118,4 +118,4 @@ def exclusive(one: Service, other: Service) -> bool:
 
 def _branches(service: Service) -> dict[str, str]:
     text = str(dict(getattr(service, "notes", {})).get("branch") or "")
-    return dict(part.split(".", 1) for part in text.split(",") if "." in part)  # type: ignore[misc]  # two parts each
+    return dict(part.split(".", 1) for part in text.split(",") if "." in part)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 
 from diag.diagnose.plans.hardware import GIB
 from diag.diagnose.plans.model_facts import ModelFacts
-from diag.diagnose.plans.models import quantization_of_name
-from diag.diagnose.plans.settings import boolean, engine_of, pp_of, text_of, tp_of
+from diag.diagnose.plans.models import facts_of_model, quantization_of_name
+from diag.diagnose.plans.settings import boolean, engine_of, number, pp_of, setting_of, text_of, tp_of
 from diag.model.launch import Service
 
 SCALES = 2.5
@@ -105,10 +108,15 @@ def weights_per_gpu(service: Service, model: ModelFacts) -> int | None:
     embedding = counts["embedding"] * (linear if method == "gguf" else element)
     kv_copies = max(1.0, tp / model.kv_heads) if model.kv_heads else 1.0
     split = (
-        embedding + counts["attention_q"] * attention + counts["dense"] * other + counts.get("absorbed", 0.0) * 2
+        embedding
+        + counts["attention_q"] * attention
+        + counts["dense"] * other
+        + counts.get("absorbed", 0.0) * 2
     )
     vision = counts.get("vision", 0.0) * element
-    everywhere = model.family in VISION_ON_EVERY_RANK and method is None  # quantized files go through a class that splits it
+    everywhere = (
+        model.family in VISION_ON_EVERY_RANK and method is None
+    )  # quantized files go through a class that splits it
     split += 0.0 if everywhere else vision
     per_stage = (
         (split + counts["attention_kv"] * attention * min(kv_copies, tp)) / tp
@@ -133,7 +141,38 @@ def weights_per_gpu(service: Service, model: ModelFacts) -> int | None:
             + counts["replicated"] * element
         )
         weights *= min(1.6, max(0.6, model.file_bytes / whole)) if whole else 1
-    return int(weights)
+    offloaded = (number(service, "cpu-offload-gb") or 0.0) * GIB
+    return int(max(0.0, weights - offloaded))
+
+
+def draft_per_gpu(service: Service, model: ModelFacts) -> int:
+    """Bytes of a draft model or of the model's own prediction layer; 0 where nothing is speculated, or its size is not known."""
+    name, method = draft_of(service)
+    if name:
+        facts = facts_of_model(name)
+        if facts.known:
+            return weights_per_gpu(replace(service, model=name), facts) or 0
+    if method and "mtp" in method and model.layers:
+        whole = weights_per_gpu(service, model) or 0
+        return int(whole / model.layers)
+    return 0
+
+
+def draft_of(service: Service) -> tuple[str | None, str | None]:
+    """(draft model, method) of speculative decoding as vLLM and SGLang spell it."""
+    found = setting_of(service, "speculative-config")
+    value = found.value if found is not None else None
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+    if isinstance(value, Mapping):
+        return (str(value["model"]) if value.get("model") else None), str(value.get("method") or "").lower()
+    name = text_of(service, "speculative-draft-model-path", "speculative-model", "draft-model")
+    algorithm = (text_of(service, "speculative-algorithm") or "").lower()
+    own = algorithm in ("eagle", "nextn") and name is None  # SGLang: the model's own prediction layer
+    return name, "mtp" if own else algorithm or None
 
 
 def expert_ranks(service: Service) -> int:

@@ -111,14 +111,18 @@ _MORE = re.compile(r"\$(?:\{?[A-Za-z_]\w*(?:\[[@*]\])?\}?|\(.*\))\Z", re.DOTALL)
 
 def _notes_of(command: Command, arguments: Sequence[Word], program: Program) -> dict[str, str]:
     """In which branch of its script a command stands, and whether words that nobody can know may hold more options."""
-    notes = {"branch": ",".join(f"{block}.{index}" for block, index in command.branch)} if command.branch else {}
+    notes = (
+        {"branch": ",".join(f"{block}.{index}" for block, index in command.branch)} if command.branch else {}
+    )
     positional = 0
     for before, word in zip([None, *arguments], arguments, strict=False):
         if not _MORE.match(word.text):
             continue
         positional += 1
         value_of_option = before is not None and re.match(r"--?[A-Za-z][^=]*\Z", before.text)
-        if not value_of_option and (positional > 1 or not program.positional_model or "ARG" in word.text.upper()):
+        if not value_of_option and (
+            positional > 1 or not program.positional_model or "ARG" in word.text.upper()
+        ):
             notes["open"] = "true"
     return notes
 

@@ -270,7 +270,11 @@ def container_notes(container: Node, pod: Pod, gpu: Node | None) -> dict[str, st
         "rdma" in key or "efa" in key or key.endswith("/ib") for key in map(str, resources)
     ):
         notes["rdma"] = "true"
-    if gpu is None and isinstance(resources, dict) and any("." in str(key) and "/" in str(key) for key in resources):
+    if (
+        gpu is None
+        and isinstance(resources, dict)
+        and any("." in str(key) and "/" in str(key) for key in resources)
+    ):
         notes["accelerator"] = "other"
     if gpu is None and isinstance(resources, dict) and container.plain("resources", "claims"):
         notes["claims"] = "true"

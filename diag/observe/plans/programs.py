@@ -74,8 +74,38 @@ HINT = re.compile(
 
 TALKERS = (
     # commands that may name a program in their arguments and do not start it
-    *("echo", "printf", "cat", "grep", "egrep", "pgrep", "pkill", "killall", "ps", "which", "sed", "awk", "test"),
-    *("[", "[[", "pip", "pip3", "apt-get", "apt", "curl", "wget", "git", "cp", "mv", "tee", "logger", "case", "for"),
+    *(
+        "echo",
+        "printf",
+        "cat",
+        "grep",
+        "egrep",
+        "pgrep",
+        "pkill",
+        "killall",
+        "ps",
+        "which",
+        "sed",
+        "awk",
+        "test",
+    ),
+    *(
+        "[",
+        "[[",
+        "pip",
+        "pip3",
+        "apt-get",
+        "apt",
+        "curl",
+        "wget",
+        "git",
+        "cp",
+        "mv",
+        "tee",
+        "logger",
+        "case",
+        "for",
+    ),
 )
 
 

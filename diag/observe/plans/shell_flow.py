@@ -108,7 +108,9 @@ def _joined(before: Mapping[str, Word], ends: Sequence[Mapping[str, Word]]) -> d
             merged[name] = found[0]
         elif name in before and all(word.text.startswith(before[name].text) for word in found):
             old = before[name].text
-            if not old or " " in old or old.startswith("-"):  # a string of options that some alternatives lengthen
+            if (
+                not old or " " in old or old.startswith("-")
+            ):  # a string of options that some alternatives lengthen
                 merged[name] = replace(before[name], text=f"{old} ${{{name}}}".strip(), start=-1, end=-1)
     return merged
 
