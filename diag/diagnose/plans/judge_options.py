@@ -65,6 +65,17 @@ def judge_unknown(case: Case) -> Iterator[Finding]:
         if not tables:
             continue
         for written in getattr(service, "unknown_options", ()):
+            if written.startswith((" ", "\t")):
+                yield judged(
+                    "invalid-launch-argument",
+                    service,
+                    Status.FAIL,
+                    f"{service.name}: a backslash stands before {written.strip()} in a folded YAML text (>): the line end is gone, so the option begins with a blank and the program refuses it",
+                    setting=_setting_written(service, written.strip()),
+                    option=written.strip(),
+                    do="Write the block with | instead of >, or take the backslashes out",
+                )
+                break
             plain = written.lstrip("-").replace("_", "-")
             meant = _closest(plain, tables)
             setting = _setting_written(service, written)

@@ -245,7 +245,7 @@ class _Run:
         self.service, self.model, self.version, self.total = service, model, version, total
         self.tp = max(1, service.tensor_parallel_size or 1)
         self.pp = max(1, service.pipeline_parallel_size or 1)
-        large = self.large = spec.many_sequences if spec is not None else total >= 70 * GIB
+        self.large = spec.many_sequences if spec is not None else total >= 70 * GIB
         old = version is not None and version < (0, 8)
         stated = integer(service, "max-num-seqs", "max-running-requests", "max-batch-size")
         sequences, tokens = vllm_sizes(spec, total, version) if engine_of(service) == "vllm" else (256, 8192)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from diag.model.launch import Setting
 from diag.observe.plans.build import build_service, value_of
@@ -11,6 +12,7 @@ from diag.observe.plans.interface import Insertion, PlacedService, PlacedSetting
 from diag.observe.plans.programs import Program, find_program, kind_of
 from diag.observe.plans.shell_words import Command, Word
 from diag.observe.plans.values import as_int, long_name
+from diag.observe.plans.wrappers import settings_of_wrappers
 
 TRAINERS = {
     # option of the launcher -> the name it has here; only options before the script belong to the launcher
@@ -75,6 +77,7 @@ def service_of_command(
         options = dict(_launcher_options(arguments, program, path))
     else:
         options = dict(_engine_options(arguments, program, path, unknown))
+    options.update(settings_of_wrappers(command.words[:first], path))
     for key, setting in (extra or {}).items():
         options.setdefault(key, setting)
     env = {
@@ -139,6 +142,11 @@ def _engine_options(
     while index < len(words):
         word = words[index]
         index += 1
+        if re.match(
+            r"\s+--[A-Za-z]", word.text
+        ):  # `\ --model`: a backslash whose line end YAML has folded away
+            unknown.append(word.text)
+            word = replace(word, text=word.text.lstrip())
         if not re.match(r"--?[A-Za-z]", word.text):
             if program.positional_model and positional == 0 and word.text and word.text != "\\":
                 yield "model", _place(word, word.text, path, "model")

@@ -9,6 +9,7 @@ from typing import Any
 
 from diag.model.launch import Setting
 from diag.observe.plans.arguments import service_of_command
+from diag.observe.plans.build import build_service
 from diag.observe.plans.interface import Insertion, PlacedService, PlacedSetting
 from diag.observe.plans.shell_words import Command, Word, commands, expand
 from diag.observe.plans.values import as_int
@@ -38,6 +39,8 @@ class Pod:
     extra_env: Mapping[str, Word] = field(default_factory=dict)
     replicas_at: Node | None = None
     group: str = ""
+    bare: bool = False
+    """Containers that run nothing we know, but take GPUs, count too."""
 
 
 def services_of_pod(pod: Pod, text: str, path: str) -> Iterator[PlacedService]:
@@ -47,6 +50,9 @@ def services_of_pod(pod: Pod, text: str, path: str) -> Iterator[PlacedService]:
         for container in node.items if node is not None else []:
             if kind == "containers" or container.plain("restartPolicy") == "Always":
                 yield from services_of_container(container, pod, text, path)
+    runner = pod.spec.get("runner")
+    if runner is not None and runner.is_map:
+        yield from services_of_container(runner, pod, text, path)
 
 
 def services_of_container(container: Node, pod: Pod, text: str, path: str) -> Iterator[PlacedService]:
@@ -77,6 +83,7 @@ def services_of_container(container: Node, pod: Pod, text: str, path: str) -> It
     )
     extra = {key: setting for key, setting in extra.items() if setting.value is not None}
     found = [command for command in container_commands(container, text, env) if command.words]
+    known = False
     for command in found:
         service = service_of_command(
             command,
@@ -89,9 +96,25 @@ def services_of_container(container: Node, pod: Pod, text: str, path: str) -> It
             role=pod.role,
         )
         if service is not None:
+            known = True
             many = "" if pod.name else str(container.plain("name") or "")
             name = pod.name or many or service.name
             yield replace(service, name=name, insertion=_insertion(container, service.insertion))
+    gpus = as_int(gpu.value) if gpu is not None else None
+    if not known and gpus and pod.bare:  # something we do not know, but it takes GPUs
+        yield build_service(
+            pod.name or str(container.plain("name") or "container"),
+            extra,
+            env={key: Setting(word.text, path, word.line, key) for key, word in env.items()},
+            role="other",
+            replicas=pod.replicas,
+            gpus=gpus,
+            nodes=pod.nodes,
+            path=path,
+            line=container.line,
+            program="container",
+            notes=notes,
+        )
 
 
 def _insertion(container: Node, insertion: Insertion | None) -> Insertion | None:
