@@ -260,9 +260,7 @@ def _place(case: Case, service: Service) -> str | None:
     if case.plan.kind == "compose":
         return "host" if notes.get("hostNetwork") else None
     if notes.get("kubernetes"):
-        return (
-            f"pod {notes.get('pod')} {service.name.split(' #')[0]}" if not notes.get("hostNetwork") else None
-        )
+        return f"pod {notes.get('pod')} at {notes.get('pod.at')}" if not notes.get("hostNetwork") else None
     if case.plan.kind in SHARED_HOST and notes.get("background") and not notes.get("docker"):
         return "host"
     return None

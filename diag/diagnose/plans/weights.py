@@ -104,7 +104,11 @@ def weights_per_gpu(service: Service, model: ModelFacts) -> int | None:
     only_experts = method in ("mxfp4", "experts_int8") or model.plain == ("attention", "dense")
     attention = element if only_experts or "attention" in model.plain else linear
     other = element if only_experts or "dense" in model.plain else linear
-    experts = counts["experts"] * linear * (MXFP4_PADDING.get(tp, 1.138) if method == "mxfp4" else 1)
+    experts = (
+        counts["experts"]
+        * linear
+        * (MXFP4_PADDING.get(tp, 1.138) if method == "mxfp4" and model.family == "gpt_oss" else 1)
+    )
     embedding = counts["embedding"] * (linear if method == "gguf" else element)
     kv_copies = max(1.0, tp / model.kv_heads) if model.kv_heads else 1.0
     split = (

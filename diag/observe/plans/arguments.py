@@ -179,8 +179,8 @@ def _values(words: Sequence[Word], index: int, kind: str | None) -> tuple[int, o
         return (1, following == "true") if following in ("true", "false") else (0, True)
     values = []
     for word in words[index:]:
-        if re.match(r"--?[A-Za-z]", word.text) and not word.quoted:
-            break
+        if re.match(r"--?[A-Za-z]", word.text) and not (word.quoted and word.style == "shell"):
+            break  # quotes of a YAML list say nothing, those of a shell may make a value of it
         values.append(word.text)
         if kind != "list":
             break

@@ -265,6 +265,7 @@ def container_notes(container: Node, pod: Pod, gpu: Node | None) -> dict[str, st
     notes: dict[str, str] = {
         "container": str(container.plain("name") or ""),
         "pod": pod.group or pod.name,
+        "pod.at": str(pod.spec.start),
         "kubernetes": "true",
     }
     shm = _shm(container, pod.spec)
