@@ -163,9 +163,19 @@ def judge_shared_gpus(case: Case) -> Iterator[Finding]:
                 Status.FAIL,
                 f"{' and '.join(names)} share GPU {device} and take {together} = {sum(shares):g} of its memory",
                 setting=services[-1].options.get("gpu-memory-utilization"),
-                do="Lower gpu-memory-utilization so that the shares add up to less than 1",
+                do="Lower gpu-memory-utilization so that the shares add up to less than 1, or give each service GPUs of its own",
+                variables=_free_devices(case, services[-1]),
                 device=device,
             )
+
+
+def _free_devices(case: Case, service: Service) -> dict[str, object]:
+    """As many GPUs as the service has now, of those that nothing else uses; nothing where there are too few."""
+    there = case.hardware.gpus_per_node if case.hardware is not None else None
+    used = {each for other in case.engines for each in visible(other) or []}
+    free = [str(index) for index in range(there or 0) if str(index) not in used]
+    count = len(visible(service) or [])
+    return {"CUDA_VISIBLE_DEVICES": ",".join(free[:count])} if count and len(free) >= count else {}
 
 
 def _share(service: Service) -> float:

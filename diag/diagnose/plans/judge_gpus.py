@@ -220,9 +220,17 @@ def _too_many(service: Service, ranks: int, seen: int, nodes: int) -> Finding:
         wanted=ranks,
         there=seen,
         do=f"Give {service.name} as many GPUs as ranks, or split the model over {seen}",
-        settings={"tensor-parallel-size": seen},
+        settings=_over(service, seen),
         alternatives=[f"resources.gpu: {ranks}"],
     )
+
+
+def _over(service: Service, seen: int) -> dict[str, Any]:
+    """Sizes whose product is the GPUs there: fewer pipeline stages first, they cost least."""
+    tp, pp = tp_of(service), pp_of(service)
+    if pp > 1 and seen % tp == 0:
+        return {"pipeline-parallel-size": seen // tp}
+    return {"tensor-parallel-size": seen // pp if pp > 1 and seen % pp == 0 else seen}
 
 
 def _tp_missing(case: Case, service: Service, ranks: int, seen: int) -> Finding:

@@ -90,6 +90,7 @@ def judge_unknown(case: Case) -> Iterator[Finding]:
                     option=written,
                     meant=meant,
                     do=f"Write --{meant}",
+                    rename=(written, meant),
                 )
             else:
                 yield judged(
@@ -123,6 +124,7 @@ def judge_dynamo_keys(case: Case) -> Iterator[Finding]:
                     option=name,
                     meant=close[0],
                     do=f"Write {close[0]}",
+                    rename=(setting.key.rsplit(".", 1)[-1], close[0]),
                 )
 
 
@@ -179,6 +181,7 @@ def _wrong_version(service: Service, setting: Setting, sentence: str, name: str)
         f"{service.name}: {sentence}",
         setting=setting,
         option=name,
+        remove=setting.key,
         do="Take it out, or use a version that has it",
     )
 
@@ -226,7 +229,22 @@ def judge_numbers(case: Case) -> Iterator[Finding]:
                 f"{service.name}: {found}",
                 setting=share,
                 do="Use a share between 0.5 and 0.95",
+                settings={_share_name(service): _share_meant(share.value)},
             )
+
+
+def _share_name(service: Service) -> str:
+    return "gpu-memory-utilization" if "gpu-memory-utilization" in service.options else "mem-fraction-static"
+
+
+def _share_meant(value: object) -> float:
+    """90 and 9 were 0.9."""
+    try:
+        number = float(str(value))
+    except ValueError:
+        return 0.9
+    shifted = next((number / scale for scale in (10, 100) if 0.3 <= number / scale < 1), 0.9)
+    return round(shifted, 3)
 
 
 def _share_problem(setting: Setting) -> str | None:
@@ -260,6 +278,7 @@ def judge_variables(case: Case) -> Iterator[Finding]:
                         setting=setting,
                         certain=False,
                         do=f"Write {close}",
+                        rename_variable=(name, close),
                     )
 
 

@@ -73,15 +73,16 @@ def service_of_command(
     program, first = found
     arguments = command.words[first:]
     unknown: list[str] = []
+    flags: dict[str, tuple[int, int]] = {}
     if program.framework in TRAINERS:
         options = dict(_launcher_options(arguments, program, path))
     else:
-        options = dict(_engine_options(arguments, program, path, unknown))
+        options = dict(_engine_options(arguments, program, path, unknown, flags))
     options.update(settings_of_wrappers(command.words[:first], path))
     for key, setting in (extra or {}).items():
         options.setdefault(key, setting)
     env = {
-        key: PlacedSetting(word.text, path, word.line, key, word.start, word.end, "shell")
+        key: PlacedSetting(word.text, path, word.line, key, word.start, word.end, word.style)
         for key, word in command.env.items()
     }
     last = command.words[-1]
@@ -106,6 +107,7 @@ def service_of_command(
         program=program.name,
         notes={**(notes or {}), **_notes_of(command, arguments, program)},
         unknown=tuple(unknown),
+        flags=flags,
     )
 
 
@@ -136,7 +138,7 @@ def _name(program: Program, options: Mapping[str, Setting]) -> str:
 
 
 def _engine_options(
-    words: Sequence[Word], program: Program, path: str, unknown: list[str]
+    words: Sequence[Word], program: Program, path: str, unknown: list[str], flags: dict[str, tuple[int, int]]
 ) -> Iterator[tuple[str, Setting]]:
     index, positional = 0, 0
     while index < len(words):
@@ -157,6 +159,8 @@ def _engine_options(
         kind, full = kind_of(program.tables, raw) if program.tables else (None, raw.replace("_", "-"))
         if kind is None and program.tables and "$" not in flag and "{" not in flag:
             unknown.append(flag)
+        if word.start >= 0:
+            flags[flag] = (word.start, word.end)
         key = long_name(full)
         if equals:
             yield key, _place(word, inline, path, flag, inline=True)

@@ -20,9 +20,8 @@ def services_of_serve_config(node: Node, text: str, path: str) -> Iterator[Place
         documents = parse_documents(inner, path)
     except UserError:
         return
-    for application in (
-        documents[0].get("applications").items if documents and documents[0].get("applications") else ()
-    ):  # type: ignore[union-attr]  # tested before
+    applications = documents[0].get("applications") if documents else None
+    for application in applications.items if applications is not None else []:
         configs = application.get("args", "llm_configs")
         for index, config in enumerate(configs.items if configs is not None else []):
             if config.is_map:

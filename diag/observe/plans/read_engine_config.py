@@ -57,6 +57,7 @@ def read(text: str, path: str) -> LaunchPlan:
         insertion=insertion,
         program=framework,
         unknown=tuple(unknown),
+        flags={key: (root.keys[key].start, root.keys[key].end) for key in root.keys},
         nodes=as_int(root.plain("nnodes")),
     )
     return LaunchPlan("engine-config", path, (service,), problems=tuple(root.doubled))
