@@ -21,6 +21,8 @@ TABLES = {
     "dynamo.vllm": ("vllm", "dynamo.vllm"),
     "dynamo.sglang": ("sglang", "dynamo.sglang"),
     "dynamo.trtllm": ("dynamo.trtllm",),
+    "trtllm-serve": ("trtllm-serve",),
+    "trtllm": ("trtllm",),
 }
 DYNAMO_2025 = (
     # options that the workers of `dynamo serve` add to vLLM's: dynamo examples/llm/utils/vllm.py
@@ -138,8 +140,10 @@ def _setting_written(service: Service, written: str) -> Setting | None:
 
 @cache
 def _closest(name: str, tables: tuple[str, ...]) -> str | None:
-    found = difflib.get_close_matches(name, options_of(tables), 1, CLOSE)
-    return found[0] if found else None
+    names = {option.replace("_", "-"): option for option in options_of(tables)}
+    limit = CLOSE if len(name) > 9 else 0.8  # one letter in a short name weighs more
+    found = difflib.get_close_matches(name, names, 1, limit)
+    return names[found[0]] if found else None
 
 
 def judge_versions(case: Case) -> Iterator[Finding]:

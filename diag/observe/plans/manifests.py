@@ -233,7 +233,9 @@ def script_commands(word: Word, text: str, env: Mapping[str, Word]) -> list[Comm
         raw_head if raw_head in ("|", ">", "'", '"') else "",
     )
     script, places = shell_text(node, text)
-    if node.style == '"' and "\\" in text[word.start : word.end]:  # escapes shift every place: keep the lines, give up the offsets
+    if (
+        node.style == '"' and "\\" in text[word.start : word.end]
+    ):  # escapes shift every place: keep the lines, give up the offsets
         return [replace_line(command, word.line) for command in commands(word.text, env)]
     return [place_command(command, places, text) for command in commands(script, env)]
 

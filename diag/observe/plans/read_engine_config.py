@@ -39,7 +39,7 @@ def read(text: str, path: str) -> LaunchPlan:
     options = settings_of_tree(root, framework, path)
     unknown = (
         [key for key, _ in root.pairs if kind_of((framework,), key)[0] is None]
-        if framework in ("vllm", "sglang")
+        if framework in ("vllm", "sglang", "trtllm")
         else []
     )
     insertion = (
