@@ -234,6 +234,13 @@ def _lines_of_one_launch(group: list[Service]) -> Iterator[Finding]:
         "pipeline-parallel-size",
         "data-parallel-size",
         "nproc-per-node",
+        "model",
+        "model-path",
+        "dtype",
+        "quantization",
+        "max-model-len",
+        "context-length",
+        "kv-cache-dtype",
     ):
         values = {text_of(service, name) for service in group}
         if len(values) > 1 and len(set(ranks)) == len(ranks):

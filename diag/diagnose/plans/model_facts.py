@@ -66,6 +66,8 @@ class ModelFacts:
     counts: Mapping[str, float] = field(default_factory=dict)
     plain: tuple[str, ...] = ()
     """Kinds of weights that the files' quantization leaves in 16 bit: attention, dense."""
+    long_context: bool = False
+    """Its positions are scaled (YaRN and the like), so the configuration's number is not the limit."""
     full_kv_elements: int = 0
     """Elements of one token in a layer with full attention, all heads, where they differ from the window's layers."""
     file_bytes: int | None = None
@@ -179,6 +181,7 @@ def facts_of_config(
         bits=bits,
         group=group,
         plain=plain,
+        long_context=bool(config.get("rope_scaling") or config.get("rope_parameters")),
         full_kv_elements=2
         * first_number(config, "num_global_key_value_heads")
         * first_number(config, "global_head_dim"),
