@@ -146,10 +146,12 @@ def conclude_given(
 ) -> Report:
     """Join what logs, probes, reports and plans say, and conclude."""
     everything = list(findings)
+    links = None
     if given.reports:
-        from diag.diagnose.nodes.apart import join_reports
+        from diag.diagnose.nodes.apart import join_reports, links_of
 
         everything += join_reports(given.reports)
+        links = links_of(given.reports)
     if given.dumps:
         from diag.diagnose.flight import judge_dumps
 
@@ -158,6 +160,8 @@ def conclude_given(
         gaps = (*gaps, *missing)
     extra: dict[str, list[str]] = {}
     sections: dict[str, Any] = dict(facts)
+    if links is not None and "network" not in sections:
+        sections["network"] = {"links": links}
     for seen in [facts, *(report.facts for report in given.reports)]:
         add_probe_facts(extra, seen)
     hardware = known_hardware(given.logs.files, extra, facts, given.reports)
