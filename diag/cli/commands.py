@@ -93,6 +93,29 @@ def run_node(
     return _print(safe, to)
 
 
+def attach_here(
+    to: Sink,
+    pids: Sequence[int],
+    *,
+    span_s: float,
+    timeout_s: float,
+    logs: Sequence[str],
+    out: Path | None,
+    playbook_dirs: Sequence[Path],
+) -> int:
+    """Look at this node's launches; return the exit code."""
+    from diag.diagnose.pipeline import attach
+
+    with progress.probing(to.quiet) as probing:
+        report = attach(
+            pids, span_s=span_s, timeout_s=timeout_s, logs=logs, on_event=probing, playbook_dirs=playbook_dirs
+        )
+    safe = protect(report, to.raw)
+    if out is not None:
+        write_folder(safe, out, to.quiet)
+    return _print(safe, to)
+
+
 def _run_on_ray(
     to: Sink,
     address: str,
