@@ -260,6 +260,50 @@ def attach_command(
     guarded(work)
 
 
+@app.command("watch", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def watch_command(
+    *,
+    command: Annotated[
+        list[str],
+        typer.Argument(metavar="-- COMMAND...", help="The launch, as it would be started without diag."),
+    ],
+    silence: Annotated[
+        float,
+        typer.Option(
+            "--silence",
+            metavar="SECONDS",
+            min=1.0,
+            help="Without output for this long, look whether it moves.",
+        ),
+    ] = 120.0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder for report.json, report.md and report.html."),
+    ] = None,
+    fmt: FormatOption = None,
+    as_json: JsonOption = False,
+    output: OutputOption = None,
+    raw: RawOption = False,
+    playbooks: PlaybooksOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Run a launch, notice that it hangs or dies, collect everything, explain; its exit code is kept."""
+
+    def work() -> int:
+        from diag.cli.commands import watch_launch
+        from diag.cli.output import sink
+
+        return watch_launch(
+            sink(fmt, as_json, output, raw, quiet),
+            command,
+            silence_s=silence,
+            out=out,
+            playbook_dirs=playbooks or [],
+        )
+
+    guarded(work)
+
+
 @app.command("diff")
 def diff_command(
     *,

@@ -381,6 +381,14 @@ def conclude(
     """Diagnose and make the report with its verdict and exit code."""
     diagnoses = diagnose(base, evidence)
     open_question = unexplained(evidence) if not diagnoses and evidence.has_failure else None
+    if (
+        not diagnoses
+        and open_question is None
+        and any(one.data.get("unexplained") for one in evidence.findings)
+    ):
+        from diag.diagnose.stuck import standing_unexplained
+
+        open_question = standing_unexplained(evidence.findings)
     verdict, code = judge(diagnoses, evidence.findings, open_question)
     return Report(
         command=command,

@@ -158,6 +158,15 @@ def _holding(holders: Sequence[Data], waiting: Sequence[Data]) -> Finding:
     texts = [_standing(one) for one in holders[:4]]
     text = "; ".join(texts) + _waits_text(waiting)
     kinds = sorted({one["kind"] for one in holders})
+    if not waiting:  # nobody suffers from it as far as we see: what it waits in is told, no peer is accused
+        return Finding(
+            PROBE,
+            _who(holders),
+            Status.WARN,
+            text,
+            None,
+            {"kind": kinds[0], "ranks": _numbers(holders), "unexplained": True},
+        )
     return _verdict(
         _symptom(waiting),
         Status.FAIL,
@@ -187,7 +196,9 @@ def _standing(one: Data) -> str:
 def _all_stuck(holders: Sequence[Data]) -> Finding:
     sites = sorted({str(one.get("site") or one.get("wchan") or "an unknown place") for one in holders})
     text = f"all {len(holders)} processes stand still in {', '.join(sites)}, and none waits for another"
-    return Finding(PROBE, "", Status.WARN, text, None, {"kind": "all-stuck", "sites": sites})
+    return Finding(
+        PROBE, "", Status.WARN, text, None, {"kind": "all-stuck", "sites": sites, "unexplained": True}
+    )
 
 
 def _dead(lost: Sequence[int], dead: Sequence[Data], waiting: Sequence[Data]) -> Finding:
@@ -233,7 +244,7 @@ def _all_waiting(waiting: Sequence[Data], ranks: Sequence[Data]) -> list[Finding
             f"all {len(ranks)} ranks looked at wait for others since {min(one['still_s'] for one in waiting):.0f} s at least; "
             f"{fold(absent)} of {world} were not looked at: attach there too and explain the reports together"
         )
-        data: dict[str, Any] = {"kind": "absent", "absent": absent[:64]}
+        data: dict[str, Any] = {"kind": "absent", "absent": absent[:64], "unexplained": True}
         long = min(float(one["still_s"]) for one in waiting) >= LONG_WAIT_S
         if long and {one[0] for one in sites} == {"rendezvous"}:
             data |= {"cause": "rendezvous-timeout", "certain": False}
@@ -247,7 +258,9 @@ def _all_waiting(waiting: Sequence[Data], ranks: Sequence[Data]) -> list[Finding
             f" at {places.copy().pop()}" if len(places) == 1 else f" at {len(places)} places of the program"
         )
         text = f"all {len(waiting)} ranks stand in {call}{where}: no rank is late; look at the network, the devices or the library, or at calls that differ in size or type"
-        return [Finding(PROBE, "", Status.WARN, text, None, {"kind": "equal", "op": call})]
+        return [
+            Finding(PROBE, "", Status.WARN, text, None, {"kind": "equal", "op": call, "unexplained": True})
+        ]
     return []
 
 
