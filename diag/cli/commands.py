@@ -113,7 +113,7 @@ def attach_here(
     playbook_dirs: Sequence[Path],
 ) -> int:
     """Look at this node's launches; return the exit code."""
-    from diag.diagnose.pipeline import attach
+    from diag.diagnose.attaching import attach
 
     with progress.probing(to.quiet) as probing:
         report = attach(

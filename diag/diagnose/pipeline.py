@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,6 +15,7 @@ from diag.diagnose.evidence import Evidence, prepare
 from diag.diagnose.facts import add_probe_facts, flatten, nested_facts
 from diag.diagnose.machine import hardware_facts as _hardware_facts
 from diag.diagnose.machine import hardware_of_facts, known_hardware, plans_of_logs, probed_hardware
+from diag.diagnose.matching import STACKS
 from diag.diagnose.unexplained import unexplained
 from diag.model import (
     Diagnosis,
@@ -24,7 +24,6 @@ from diag.model import (
     Hardware,
     InputFile,
     LaunchPlan,
-    Reason,
     Report,
     Role,
     Status,
@@ -152,7 +151,10 @@ def conclude_given(
         from diag.diagnose.nodes.compare import join_reports
 
         everything += join_reports(given.reports)
-    everything = _judge_standing(everything)
+    if any(one.probe == STACKS for one in everything):
+        from diag.diagnose.stuck import judge_together
+
+        everything = judge_together(everything)
     if given.dumps:
         from diag.diagnose.flight import judge_dumps
 
@@ -181,18 +183,6 @@ def conclude_given(
         gaps=(*gaps, *_log_gaps(given.logs)),
         facts=sections,
     )
-
-
-def _judge_standing(findings: list[Finding]) -> list[Finding]:
-    """Judge the processes that `diag attach` saw, all nodes' together: what each node concluded alone gives way."""
-    from diag.diagnose.matching import STACKS
-
-    if not any(one.probe == STACKS for one in findings):
-        return findings
-    from diag.diagnose.stuck import VERDICT_PROBE, judge_jobs
-
-    kept = [one for one in findings if one.probe not in (VERDICT_PROBE, "attach.places")]
-    return kept + judge_jobs(kept)
 
 
 def _from_log(one: Finding) -> Finding:
@@ -321,51 +311,6 @@ def run_node(
         (f"interrupted after {run.duration_s:.1f} s: the rest was not looked at",) if run.interrupted else ()
     )
     return replace(report, notes=(*report.notes, *note))
-
-
-ATTACH_PROBES = ("kernel.xid", "gpu.inventory")
-"""What else a look at a hang asks the node: whether a GPU fell ill. Nothing that computes, allocates or sends."""
-
-
-def attach(
-    pids: Sequence[int] = (),
-    *,
-    span_s: float = 6.0,
-    timeout_s: float = 25.0,
-    logs: Sequence[str] = (),
-    only: Sequence[str] = ATTACH_PROBES,
-    on_event: Callable[[Any], None] | None = None,
-    playbook_dirs: Sequence[Path] = (),
-    command: str = "attach",
-) -> Report:
-    """Look at the launches that run on this node, without disturbing them. Raises UserError for a pid that is none."""
-    from diag.diagnose.stuck import judge_processes
-    from diag.observe.probes.interface import Setup
-    from diag.observe.probes.runner import run_probes
-    from diag.observe.stacks import look_at_launches
-
-    for pid in pids:
-        if not Path(f"/proc/{pid}").is_dir():
-            raise UserError(f"no process has the number {pid}", code="no-such-process")
-    base = load_base(playbook_dirs)
-    given = gather(logs, base) if logs else Given()
-    with ThreadPoolExecutor(1) as beside:
-        setup = Setup(env=dict(os.environ))
-        probing = beside.submit(
-            run_probes, setup, only=only, timeout_s=min(timeout_s, 8.0), on_event=on_event
-        )
-        look = look_at_launches(pids, span_s=span_s, timeout_s=timeout_s)
-        run = probing.result()
-    findings = [one for one in run.findings if one.status.measured] + judge_processes(
-        look.processes, look.host
-    )
-    if not look.processes and not look.gaps:
-        text = "no process of a launch runs on this node (looked for torchrun, vLLM, SGLang, Dynamo, TRT-LLM, Ray, DeepSpeed, MPI)"
-        findings.append(Finding("attach.process", "", Status.SKIP, text, Reason.NOT_APPLICABLE))
-    facts: dict[str, Any] = {**run.facts, "host": {**run.facts.get("host", {}), "attach": look.facts}}
-    report = conclude_given(command, base, given, findings, facts, (*run.gaps, *look.gaps))
-    note = f"looked at {len(look.processes)} processes for {look.duration_s:.1f} s; nothing was stopped, signalled or written"
-    return replace(report, notes=(*report.notes, note))
 
 
 def conclude(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from diag.diagnose import pipeline
+from diag.diagnose.attaching import attach
 from diag.model import Report
 from diag.system.launches import Watched, follow, start
 
@@ -57,7 +58,7 @@ class _Hang:
         if self.report is not None and watched.last_output < self.told_at:
             return  # the same silence has been explained
         self.looks += 1
-        report = pipeline.attach(
+        report = attach(
             [watched.pid], logs=_logs(self.logs), playbook_dirs=self.playbook_dirs, command="watch"
         )
         if not stands_still(report):

@@ -50,7 +50,12 @@ class Watched:
 
 
 def start(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Watched:
-    """Start the launch; raises UserError where that is not possible."""
+    """Start the launch; raises UserError where that is not possible.
+
+    Its output goes into pipes, into which Python would print a few pages at a time: PYTHONUNBUFFERED keeps silence honest.
+    """
+    kept = dict(os.environ if env is None else env)
+    kept.setdefault("PYTHONUNBUFFERED", "1")
     try:
         process = subprocess.Popen(
             list(command),

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import stuck_jobs
 
-from diag.diagnose.pipeline import attach
+from diag.diagnose.attaching import attach
+from diag.diagnose.pipeline import explain
 from diag.model import Report, Verdict
 
 pytestmark = [
@@ -162,3 +163,79 @@ def test_without_the_right_to_look_the_gaps_are_listed(tmp_path: Path) -> None:
     assert done.returncode in (0, 3), done.stderr
     assert report["diagnoses"] == []
     assert any("may not read" in gap["what"] and "SYS_PTRACE" in gap["remedy"] for gap in report["gaps"])
+
+
+def test_two_looks_that_were_written_down_and_redacted_are_joined(tmp_path: Path) -> None:
+    """Each half of a job seen alone tells only that it waits; together they name the culprit."""
+    with stuck_jobs.running(tmp_path, "lock", 2, world=4) as job:
+        alone = []
+        for number, pids in enumerate((job.pids[:2], job.pids[2:])):
+            path = tmp_path / f"report-{number}.json"
+            run = [sys.executable, "-m", "diag.cli.main", "attach", "-q", "-o", str(path), *map(str, pids)]
+            alone.append(subprocess.run(run, check=False, env=own_environment(tmp_path)).returncode)
+
+    report = explain([str(tmp_path / "report-0.json"), str(tmp_path / "report-1.json")])
+
+    assert alone == [3, 1]
+    assert (report.diagnoses[0].id, report.diagnoses[0].culprit.rank) == ("collective-timeout-slow-rank", 2)
+    verdict = next(one for one in report.findings if one.probe == "attach.verdict")
+    assert "ranks 0, 1, 3" in verdict.summary
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("nft") is None or shutil.which("ip") is None,
+    reason="needs root, ip and nft",
+)
+def test_a_connection_into_the_void_names_the_link(tmp_path: Path) -> None:
+    """In a network namespace whose peer drops every packet, a rank reaches for its master."""
+    name = f"diag{os.getpid() % 10000}"
+    setup = [
+        f"ip netns add {name}", f"ip -n {name} link set lo up", f"ip -n {name} link add br0 type bridge",
+        f"ip -n {name} addr add 10.77.0.1/24 dev br0", f"ip -n {name} link set br0 up",
+        f"ip netns exec {name} nft add table ip diag", f"ip netns exec {name} nft add chain ip diag out {{ type filter hook output priority 0 ; }}",
+        f"ip netns exec {name} nft add rule ip diag out tcp dport 29500 drop",
+    ]  # fmt: skip
+    code = "import torch.distributed as dist; dist.init_process_group('gloo')"
+    env = {
+        **os.environ,
+        "RANK": "1",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "1",
+        "MASTER_ADDR": "10.77.0.1",
+        "MASTER_PORT": "29500",
+    }
+    rank = None
+    try:
+        for line in setup:
+            subprocess.run(line.split(), check=True)
+        rank = subprocess.Popen(
+            ["ip", "netns", "exec", name, sys.executable, "-c", code], env=env, stderr=subprocess.DEVNULL
+        )
+        report = None
+        for _ in range(20):
+            time.sleep(3.0)
+            report = attach([rank.pid])
+            if report.diagnoses:
+                break
+        assert report is not None
+    finally:
+        if rank is not None:
+            rank.kill()
+            rank.wait()
+        subprocess.run(["ip", "netns", "del", name], check=False)
+
+    assert report.diagnoses, seen(report)
+    first = report.diagnoses[0]
+    assert (first.id, first.culprit.rank) == ("network-unreachable", 1)
+    assert first.culprit.link is not None
+    assert first.culprit.link[1] == "10.77.0.1:29500"
+
+
+def own_environment(tmp_path: Path) -> dict[str, str]:
+    """For running the command line of this checkout."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "DIAG_CACHE_DIR": str(tmp_path / "cache"),
+    }

@@ -58,7 +58,7 @@ def _finding(look: Look, host: str) -> Finding:
         "stuck": "true" if what in ("stuck", "stopped", "blocked", "gil") else "false",
         "still_s": round(lasted, 1), "phase": phase_of(frames), "peer": _peer(last), "wchan": last.get("wchan"),
         "reads": last.get("reads"), "place": own_place(frames), "detail": site.detail if site else "",
-        "cpus_allowed": look.get("cpus_allowed"), "cpus": look.get("cpus"), "frames": frames[:40],
+        "cpus_allowed": look.get("cpus_allowed"), "cpus": look.get("cpus"), "present": look.get("present"), "frames": frames[:40],
     }  # fmt: skip
     return Finding(
         PROBE, look["who"], status, f"{look['who']} {text}", Reason(stacks["reason"]) if status is Status.UNKNOWN else None,

@@ -15,6 +15,7 @@ from diag.diagnose.stuck.process import STUCK_S
 from diag.model import Finding, Status
 
 PROBE = "attach.verdict"
+PLACES = "attach.places"
 HOLDERS = ("stopped", "blocked", "gil", "stuck")
 COMPUTES = ("rank", "worker", "engine")
 LONG_WAIT_S = 30.0
@@ -37,6 +38,12 @@ def judge_jobs(findings: Sequence[Finding]) -> list[Finding]:
         if ranks:
             found += [*_places(ranks), *_crowded(ranks), *_judge(ranks)]
     return found
+
+
+def judge_together(findings: Sequence[Finding]) -> list[Finding]:
+    """All findings, with the verdicts over the processes of all nodes: what each node concluded alone gives way."""
+    kept = [one for one in findings if one.probe not in (PROBE, PLACES)]
+    return kept + judge_jobs(kept)
 
 
 def _judge(ranks: Sequence[Data]) -> list[Finding]:
@@ -101,8 +108,10 @@ def _missing(ranks: Sequence[Data]) -> list[int]:
             one["rank"] - one["local_rank"] for one in members if "rank" in one and "local_rank" in one
         }
         if len(sizes) == 1 and len(offsets) == 1:
-            here = {one["local_rank"] for one in members if "local_rank" in one}
-            lost += [offsets.copy().pop() + local for local in range(sizes.pop()) if local not in here]
+            first = offsets.pop()
+            here = {one["rank"] for one in members if "rank" in one and one["kind"] != "dead"}
+            here.update(rank for one in members for rank in one.get("present", ()))
+            lost += [rank for rank in range(first, first + sizes.pop()) if rank not in here]
     return sorted(lost)
 
 
@@ -302,7 +311,7 @@ def _places(ranks: Sequence[Data]) -> list[Finding]:
         text = f"{_who(members)}: {kind}{', ' + place if place else ', no Python stack'}"
         found.append(
             Finding(
-                "attach.places",
+                PLACES,
                 _who(members),
                 Status.OK,
                 text,

@@ -5,8 +5,9 @@ Answers go out process by process, so that one that blocks us costs only what co
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Event
@@ -16,7 +17,7 @@ from diag.model import Reason
 from diag.observe.stacks.look import describe, sample
 from diag.system import Root
 from diag.system.jobs import JobProcess, find_job, hidden_pythons
-from diag.system.processes import Process, list_processes
+from diag.system.processes import Process, list_processes, read_environment
 from diag.system.pyspy import Frame, Stacks, ThreadStack, dump_stacks
 
 MOST = 256
@@ -37,10 +38,12 @@ def collect(root: Root, pids: Sequence[int], span_s: float, tell: Tell) -> None:
     """Look until something is known about everybody, at most for about `span_s` seconds, then tell each process."""
     begin = time.monotonic()
     everything = list_processes(root)
-    members = choose(root, everything, pids)
+    everybody = find_job(root, everything)
+    members = choose(everybody, everything, pids)
     hidden = hidden_pythons(root, everything, members) if not pids else []
     tell({"found": len(members), "hidden": [f"{one.name} (pid {one.pid})" for one in hidden][:16]})
     looks = [describe(root, member) for member in members]
+    _tell_present(root, everybody, looks)
     pairs = list(zip(members, looks, strict=True))
     wait = Event()
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -60,31 +63,64 @@ def collect(root: Root, pids: Sequence[int], span_s: float, tell: Tell) -> None:
     tell({"done": True})
 
 
-def choose(root: Root, everything: Sequence[Process], pids: Sequence[int]) -> list[JobProcess]:
+def _tell_present(root: Root, everybody: Sequence[JobProcess], looks: Sequence[dict[str, Any]]) -> None:
+    """The ranks of each look's job that live on this node, also those not asked for: who is not among them has died."""
+    present: dict[tuple[str, str], set[int]] = {}
+    for member in everybody:
+        if member.rank is not None and member.process.state not in "ZX":
+            environment = read_environment(root, member.process.pid, 0.3) or {}
+            present.setdefault(_job_key(environment), set()).add(member.rank)
+    for look in looks:
+        look["present"] = sorted(present.get(_job_key(look["environment"]), ()))[:1024]
+
+
+def _job_key(environment: Mapping[str, str]) -> tuple[str, str]:
+    """What the ranks of one job have in common."""
+    return environment.get("MASTER_PORT", ""), environment.get("WORLD_SIZE", "")
+
+
+def choose(
+    everybody: Sequence[JobProcess], everything: Sequence[Process], pids: Sequence[int]
+) -> list[JobProcess]:
     """The launches' processes, or those given with all below them. Helpers that inherited a rank are left out."""
-    job = {member.process.pid: member for member in find_job(root, everything)}
+    job = {member.process.pid: member for member in everybody}
     if pids:
-        wanted = set(pids)
-        for one in sorted(everything, key=lambda process: process.start_s):
-            if one.ppid in wanted:
-                wanted.add(one.pid)
-        given = {one.pid: one for one in everything if one.pid in wanted}
-        for pid in pids:
-            if pid in given and pid not in job:
-                job[pid] = JobProcess(given[pid], "python", "rank", None, pid)
-        job = {pid: member for pid, member in job.items() if pid in wanted}
+        job = _below(job, everything, pids)
     chosen = []
     for member in job.values():
         parent = job.get(member.process.ppid)
-        copied = (
-            member.role == "rank"
-            and parent is not None
-            and parent.role == "rank"
-            and parent.rank == member.rank
-        )
+        ranks = member.role == "rank" and parent is not None and parent.role == "rank"
+        copied = ranks and parent is not None and parent.rank == member.rank and parent.framework != "script"
         if member.role not in ("idle", "control") and not copied:
             chosen.append(member if member.launch else replace(member, launch=member.process.pid))
     return sorted(chosen, key=lambda one: one.process.pid)[:MOST]
+
+
+def _below(
+    job: Mapping[int, JobProcess], everything: Sequence[Process], pids: Sequence[int]
+) -> dict[int, JobProcess]:
+    """The given processes and what they started. A script that started ranks is their launcher, else it is looked at itself."""
+    wanted = set(pids)
+    for one in sorted(everything, key=lambda process: process.start_s):
+        if one.ppid in wanted:
+            wanted.add(one.pid)
+    members = {pid: member for pid, member in job.items() if pid in wanted}
+    given = {one.pid: one for one in everything if one.pid in wanted}
+    has_ranks = any(member.role in COMPUTES for member in members.values())
+    for pid in pids:
+        if pid in given and pid not in members:
+            role = "launcher" if has_ranks else "rank"
+            members[pid] = JobProcess(given[pid], "script", role, None, pid)
+    if not has_ranks:
+        for one in given.values():  # `bash run.sh` waits for its child: the interpreter below is who works
+            python = bool(one.argv) and re.search(r"(python|pypy)[\d.]*$", one.argv[0]) is not None
+            if python and one.pid not in members:
+                members[one.pid] = JobProcess(one, "script", "rank", None, pids[0])
+                for pid in pids:
+                    members[pid] = (
+                        replace(members[pid], role="launcher") if pid in members else members[one.pid]
+                    )
+    return members
 
 
 def _children(everything: Sequence[Process]) -> dict[int, list[Process]]:
