@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from diag.diagnose.stuck import judge_jobs, judge_processes
+from diag.diagnose.stuck import judge_gpus, judge_jobs, judge_processes
 from diag.diagnose.stuck.sites import phase_of, site_of
 from diag.model import Finding, Status
 
@@ -212,3 +212,15 @@ def test_the_phase_is_told_by_the_innermost_call() -> None:
     assert phase_of(["capture_model (a.py:1)", "compile_or_warm_up_model (b.py:1)"]) == "graph-capture"
     assert phase_of(["x (a.py:1)", "load_model (b.py:1)"]) == "weights"
     assert phase_of(["x (a.py:1)"]) is None
+
+
+@pytest.mark.parametrize(
+    ("utilization", "power", "words"),
+    [(100, 120, "spins"), (100, 600, "computing"), (0, 80, "idle"), (60, 300, "busy")],
+)
+def test_what_the_gpus_do(utilization: int, power: int, words: str) -> None:
+    gpus = [{"index": 0, "utilization_percent": utilization, "power_w": power, "power_limit_w": 700}]
+    (one,) = judge_gpus({"hardware": {"gpu.inventory": {"gpus": gpus}}})
+
+    assert words in one.summary
+    assert judge_gpus({"hardware": {"gpu.inventory": {"gpus": []}}}) == []

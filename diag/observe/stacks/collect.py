@@ -210,9 +210,13 @@ def _thread(one: ThreadStack, main: bool) -> dict[str, Any]:
 
 
 def frame_text(frame: Frame) -> str:
-    """`all_reduce (torch/distributed/distributed_c10d.py:3245)`."""
+    """`all_reduce (torch/distributed/distributed_c10d.py:3245)`, `train_step (app/train.py:40)`: no home, no user's name."""
     parts = frame.file.replace("\\", "/").split("/")
     for anchor in ("site-packages", "dist-packages"):
         if anchor in parts:
             return f"{frame.function} ({'/'.join(parts[parts.index(anchor) + 1 :][-6:])}:{frame.line})"
-    return f"{frame.function} ({'/'.join(parts[-3:])}:{frame.line})"
+    if parts[1:2] in (["home"], ["Users"]):
+        parts = parts[3:]
+    elif parts[1:2] == ["root"]:
+        parts = parts[2:]
+    return f"{frame.function} ({'/'.join(part for part in parts[-2:] if part)}:{frame.line})"
