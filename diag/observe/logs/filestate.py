@@ -68,6 +68,8 @@ class FileState:
         self.ends_with_newline = False
         self.tracebacks = 0
         self.traceback_ends: set[int] = set()
+        self.jobs: dict[str, int] = {}
+        """Slurm job -> last line that says that it was cancelled."""
         self.frameworks: set[str] = set()
         self.file_rank = rank_of_file(name)
         self.processes: dict[tuple[str | None, int], int] = {}
@@ -130,6 +132,8 @@ class FileState:
             place = place_of(text)
             if place and len(self.reading.places) < MAX_KEPT:
                 self.reading.places.append((self.line_number, place))
+        elif pattern.owner == "@job":
+            self.jobs[match["job"]] = self.line_number
         elif pattern.owner == "@printed":
             self._printed(pattern.name, match.group("arguments"))
         elif pattern.owner == "@run":
@@ -261,6 +265,8 @@ class FileState:
             last = self.line_number + 1
             reading.observations = [replace(one, order=last - one.order) for one in reading.observations]
             reading.run_starts = [last - line for line in reversed(reading.run_starts)]
+        if len(self.jobs) > 1:
+            reading.run_starts = sorted({*reading.run_starts, *(line + 1 for line in self.jobs.values())})
         reading.observations.sort(key=lambda one: one.order)
         reading.lines = (self.line_number - (1 if self.ends_with_newline else 0)) if reading.bytes else 0
         reading.problem = source.problem

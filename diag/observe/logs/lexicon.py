@@ -155,6 +155,7 @@ DEAD: tuple[str, ...] = (
     r"CrashLoopBackOff|BackOff|Back-off restarting|KeyboardInterrupt|SIGTERM|SignalException|Received SIGINT",
     r"Watchdog caught collective operation timeout|To avoid data inconsistency, we are taking the entire process down",
     r"torch\.distributed\.DistBackendError|DistStoreError|DistNetworkError",
+    r": error: (?:unrecognized arguments|the following arguments are required|ambiguous option|argument \S{1,60}: )",
     r"died from signal \d+|: line \d+: +\d+ (?:Hangup|Terminated|Aborted|Bus error)\b|Out of bounds values : [1-9]\d* FAILED",
 )
 """Signs that a process of the launch ended badly."""
@@ -211,6 +212,9 @@ PLACES: tuple[str, ...] = (
 
 STATUS = r"echo .{0,40}\$\?"
 """A shell is asked for the exit status, which stands alone on the next line."""
+
+JOB_ENDS = r"\*\*\* JOB (?P<job>\d+) ON \S+ CANCELLED AT"
+"""Slurm's word on the end of a job: what another job writes into the same file is another run."""
 
 RUN_STARTS: tuple[str, ...] = (
     r"vLLM API server version",

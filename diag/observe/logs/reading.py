@@ -103,6 +103,7 @@ def _internal_patterns() -> list[LinePattern]:
     rows += [("@fact", f"{path}|{kind}", expression) for path, expression, kind in fact_table.FACTS]
     rows += [("@host", str(number), expression) for number, expression in enumerate(lexicon.HOSTS)]
     rows += [("@place", str(number), expression) for number, expression in enumerate(lexicon.PLACES)]
+    rows += [("@job", "ended", lexicon.JOB_ENDS)]
     rows += [("@status", "asked", lexicon.STATUS)]
     rows += [("@exit", str(number), expression) for number, expression in enumerate(lexicon.EXITS)]
     rows += [("@printed", program, expression) for program, expression in PRINTED]
