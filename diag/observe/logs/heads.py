@@ -30,6 +30,8 @@ _ROWS = tuple(
         r'\{"log":"',
         # kubectl logs --prefix: [pod/name/container]
         r"\[pod/(?P<host>[^/\]]+)/(?P<process>[^\]]+)\] ",
+        # stern: pod container text, where another head follows
+        r"(?P<host>[a-z0-9](?:[a-z0-9-]*[a-z0-9])?-[a-z0-9]{1,10}) (?P<process>[a-z][a-z0-9-]*) (?=\(\w+(?: \w+)? pid=|(?:INFO|ERROR|WARNING|DEBUG)\b|\[?20\d\d-|\[rank\d|Traceback )",
         # torchrun, newer and older: [rank3]: [default0]:
         r"\[rank(?P<rank>\d+)\]:? ?",
         r"\[default(?P<local>\d+)\]: ?",

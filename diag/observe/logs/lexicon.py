@@ -147,7 +147,7 @@ DEAD: tuple[str, ...] = (
     r"ChildFailedError|failed \(exitcode: ?-?\d+\)|Sending process \d+ closing signal|exitcode +: -?[1-9]",
     r"ngine core initialization failed|EngineCore failed to start|EngineDeadError|EngineCore encountered a fatal error",
     r"WorkerProc initialization failed|Worker proc \S+ died|died with exit code|died unexpectedly|exited unexpectedly|WorkerProc hit an exception",
-    r"exit(?:ed)? (?:with )?(?:code|status)[: =]*-?[1-9]|exit_code=[1-9]|Exit code: [1-9]|returned non-zero exit status",
+    r"exit(?:ed)? (?:with )?(?:code|status)[: =]*-?[1-9]|exit_code=[1-9]|Exit code: [1-9]|returned non-zero exit status|exits with return code = -?[1-9]",
     r"srun: error: |slurmstepd: error|CANCELLED AT|mpirun noticed that|MPI_ABORT was invoked|Primary job  terminated normally, but",
     r"terminate called|\(core dumped\)|Segmentation fault|[Ff]atal Python error|Aborted\b.{0,12}$|panicked at",
     r"oom-kill|Killed process \d+|OOMKilled|\bKilled\b|Received sigquit from a child process",
