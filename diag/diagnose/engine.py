@@ -9,11 +9,7 @@ from typing import Any
 from diag.diagnose.culprit import find_culprit
 from diag.diagnose.evidence import Evidence
 from diag.diagnose.filling import fill, fill_fix
-<<<<<<< HEAD
-from diag.diagnose.matching import STATED, ClauseMatch, Matcher, SignalHits
-=======
-from diag.diagnose.matching import STACKS, STATED, ClauseMatch, Matcher
->>>>>>> attach
+from diag.diagnose.matching import STACKS, STATED, ClauseMatch, Matcher, SignalHits
 from diag.model import Culprit, Diagnosis, Finding, Fix, Observation, Role, Status, Strength
 from diag.model import Evidence as EvidenceLine
 from diag.playbooks.base import Base

@@ -152,14 +152,11 @@ def conclude_given(
         from diag.diagnose.nodes.apart import join_reports, links_of
 
         everything += join_reports(given.reports)
-<<<<<<< HEAD
         links = links_of(given.reports)
-=======
     if any(one.probe == STACKS for one in everything):
         from diag.diagnose.stuck import judge_together
 
         everything = judge_together(everything)
->>>>>>> attach
     if given.dumps:
         from diag.diagnose.flight import judge_dumps
 
@@ -337,11 +334,8 @@ def conclude(
 ) -> Report:
     """Diagnose and make the report with its verdict and exit code."""
     diagnoses = diagnose(base, evidence)
-<<<<<<< HEAD
     unknown = all(one.guessed for one in diagnoses)
     open_question = unexplained(evidence) if unknown and evidence.has_failure else None
-=======
-    open_question = unexplained(evidence) if not diagnoses and evidence.has_failure else None
     if (
         not diagnoses
         and open_question is None
@@ -350,7 +344,6 @@ def conclude(
         from diag.diagnose.stuck import standing_unexplained
 
         open_question = standing_unexplained(evidence.findings)
->>>>>>> attach
     verdict, code = judge(diagnoses, evidence.findings, open_question)
     return Report(
         command=command,

@@ -107,14 +107,10 @@ class FileState:
         if "Root Cause (first observed" in text:
             matched = self._with_elastic_table(matched, block[end : end + 900])
         for user, captures in matched:
-<<<<<<< HEAD
             if self.patterns[user].owner == "@status":
                 self._status(block[end : end + 16], origin)
                 continue
-            self._keep(user, captures, origin, head.text.strip()[:2000])
-=======
             self._keep(user, captures, origin, head.text.strip()[:2000], (head.level or "")[:1] in NOTES)
->>>>>>> k1
         if "Traceback (most recent call last)" in text and self.tracebacks < MAX_TRACEBACKS:
             self.tracebacks += 1
             self._traceback(block, start, origin, head.level)
