@@ -157,6 +157,32 @@ def test_wrong_numbers_are_never_fine() -> None:
     assert "gpu1" in told.summary
 
 
+def test_a_torch_that_loads_too_slowly_is_no_broken_collective() -> None:
+    facts = able(healthy(2))
+    slow = {
+        "right": None,
+        "phase": "import torch",
+        "message": "torch was still being imported",
+        "slow_start": True,
+    }
+    facts["collectives"]["gloo"] = result({"0": stuck("TCPStore"), "1": slow})
+
+    (told,) = of(facts, "all-reduce")
+
+    assert (told.status, told.reason) == (Status.UNKNOWN, Reason.TIMEOUT)
+    assert "gpu1" in told.summary
+
+
+def test_a_nixl_that_starts_too_slowly_is_no_broken_backend() -> None:
+    facts = able(healthy(2))
+    late = {"error": "NIXL did not start within 12 s", "phase": "start", "slow_start": True}
+    facts["transfer"] = {"nodes": {"0": late, "1": {"lanes": []}}, "links": {}}
+
+    (told,) = of(facts, "nixl")
+
+    assert (told.status, told.reason) == (Status.UNKNOWN, Reason.TIMEOUT)
+
+
 def reads(facts: Facts, bad: dict[str, Facts]) -> Facts:
     links = {f"{a}>{b}": {"outcome": "ok", "ms": 20.0} for a in range(4) for b in range(4) if a != b}
     facts["transfer"] = {

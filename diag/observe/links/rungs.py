@@ -60,7 +60,7 @@ def climb(
         "changed": [],
         "untried": [],
     }
-    if _right(told["all"]) or any(one.get("absent") for one in told["all"].values()):
+    if _right(told["all"]) or any(one.get("absent") or one.get("slow_start") for one in told["all"].values()):
         return told
     end = time.monotonic() + (DEEP_CLIMB_S if deep else CLIMB_S)
     for change in _changes(backend, able, cards):

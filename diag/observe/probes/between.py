@@ -24,6 +24,7 @@ OPEN_S, ROUND_S, LIFE_S = 12.0, 4.0, 60.0
 """Starting NIXL; one round of reads; and the longest that its process lives whatever happens to us."""
 BYTES = 1 << 20
 """A megabyte: a block of KV cache is of this order."""
+SLOW_START = "torch was still being imported at the deadline (slow storage or few cores)"
 NIXL_MODULES = ("nixl", "nixl_cu12", "nixl_cu13")
 SIDE_CHANNEL_PORT = 5600
 """vLLM's default of VLLM_NIXL_SIDE_CHANNEL_PORT (vllm/envs.py), which Dynamo's vLLM workers use too."""
@@ -127,7 +128,7 @@ class Between:
         if first is None:
             code = self._agent.code
             how = f"did not start within {OPEN_S:.0f} s" if code is None else f"died with code {code}"
-            first = {"error": f"NIXL {how}", "phase": "start"}
+            first = {"error": f"NIXL {how}", "phase": "start", "slow_start": code is None}
         if "error" in first:
             first["said"] = _complaints(self._agent.said())
             self._end()
@@ -201,6 +202,8 @@ def _result(rank: dict[str, Any], python: str) -> dict[str, Any]:
     if "right" in told and (rank["done"] or rank["phase"] == "parting"):
         return told
     error = rank["error"] or {}
+    if not error and not rank["ended"] and rank["phase"] in ("start", "import torch"):
+        return {"right": None, "phase": rank["phase"], "message": SLOW_START, "slow_start": True}
     died = rank["ended"] and not error
     return {
         **told, "right": None, "phase": error.get("phase", rank["phase"]), "said": rank["said"][-6:],
