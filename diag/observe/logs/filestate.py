@@ -27,8 +27,6 @@ NO_HOSTS = ("localhost", "localhost.localdomain", "pypi", "github.com")
 
 MAX_PRINTED = 32
 MAX_TRACEBACKS = 300
-NOTES = ("W", "I", "D")
-"""First letters of the levels below an error."""
 INTERNAL = "@"
 """Owner prefix of the log reader's own patterns."""
 TRACEBACK_BYTES = 96 << 10
@@ -95,7 +93,7 @@ class FileState:
         if "Root Cause (first observed" in text:
             matched = self._with_elastic_table(matched, block[end : end + 900])
         for user, captures in matched:
-            self._keep(user, captures, origin, head.text.strip()[:2000], (head.level or "")[:1] in NOTES)
+            self._keep(user, captures, origin, head.text.strip()[:2000])
         if "Traceback (most recent call last)" in text and self.tracebacks < MAX_TRACEBACKS:
             self.tracebacks += 1
             self._traceback(block, start, origin, head.level)
@@ -136,6 +134,7 @@ class FileState:
             rank=rank if rank is not None else self.file_rank,
             process=f"{head.process or ''} pid={head.pid}".strip() if head.pid is not None else head.process,
             time_s=head.time_s,
+            level=head.level,
         )
 
     def _with_elastic_table(
@@ -152,9 +151,7 @@ class FileState:
             for user, captures in matched
         ]
 
-    def _keep(
-        self, user: int, captures: Mapping[str, Any], origin: Origin, text: str, note: bool = False
-    ) -> None:
+    def _keep(self, user: int, captures: Mapping[str, Any], origin: Origin, text: str) -> None:
         pattern = self.patterns[user]
         phase = None
         kind, name = "log", f"{pattern.owner}/{pattern.name}"
@@ -170,7 +167,6 @@ class FileState:
             {k: v for k, v in captures.items() if v is not None},
             phase,
             origin.line or 0,
-            note,
         )
         count = self.kept[user] = self.kept.get(user, 0) + 1
         if count <= MAX_KEPT:
@@ -203,7 +199,7 @@ class FileState:
             return
         one = _exception(found, origin, self.line_number, self.processes, self.file_rank)
         before = block[max(0, start - 400) : start].rstrip(b"\n").rsplit(b"\n", 1)[-1]
-        if any(words in before for words in IGNORED_BEFORE) or (level or "")[:1] in NOTES:
+        if any(words in before for words in IGNORED_BEFORE) or (level or "")[:1] in ("W", "I", "D"):
             one = replace(one, fields={**one.fields, "ignored": "true"})
         self.reading.observations.append(one)
 
