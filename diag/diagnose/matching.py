@@ -16,6 +16,7 @@ _ANOTHER_WAY = re.compile(
     r"\b[Ff]all(?:ing|s)? back\b|\b[Rr]everting\b|\b[Tt]runcating to\b|\b[Uu]sing \S+ instead\b|"
     r"\bweight-only via\b|[;,.] [Ss]kipping\b|[;,] setting \w|[;,.] (?:Trying each|Retrying without|Proceeding with)\b"
 )
+"""A logger's note that the program takes another way instead: whatever it names, this is not why a launch fails."""
 
 
 @dataclass(slots=True)
@@ -110,7 +111,7 @@ class Matcher:
         else:
             hits.fact = all(holds(condition, self.evidence.facts) for condition in signal.conditions)
         if signal.kind == "log" and signal.says in STATED:
-            hits.lines = [one for one in hits.lines if not _another_way(one)]
+            hits.lines = [one for one in hits.lines if not (one.note and _ANOTHER_WAY.search(one.text))]
         if hits.lines:
             hits.lines = [one for one in hits.lines if not self._taken_back(signal, one)]
         return hits
@@ -264,11 +265,6 @@ def _unique(hits: list[SignalHits]) -> list[SignalHits]:
     for hit in hits:
         seen[hit.signal.name] = hit
     return sorted(seen.values(), key=lambda hit: order[hit.signal.says])
-
-
-def _another_way(one: Observation) -> bool:
-    """A logger's note that the program takes another way instead: what it names is not why a launch fails."""
-    return (one.origin.level or "")[:1] in ("W", "I", "D") and _ANOTHER_WAY.search(one.text) is not None
 
 
 def _exception_fits(signal: Signal, one: Observation) -> bool:

@@ -23,8 +23,6 @@ class Origin:
     """A process as the launcher names it: `Worker_TP3 pid=4711`, `VllmWorker:1`."""
     time_s: float | None = None
     """Seconds since the epoch; where the log has no date, seconds since an arbitrary midnight."""
-    level: str | None = None
-    """The level that the line's logger names: `WARNING`, `E`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +42,8 @@ class Observation:
     phase: Phase | None = None
     order: int = 0
     """Rank in reading order over all inputs; compares only where times do not."""
+    note: bool = False
+    """The logger that wrote the line calls it a warning or less."""
 
 
 @dataclass(frozen=True, slots=True)
