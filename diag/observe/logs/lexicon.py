@@ -338,6 +338,13 @@ FRAMES: tuple[tuple[Phase, tuple[str, ...]], ...] = (
             "inner_training_loop",
             "_inner_training_loop",
             "optimizer_step",
+            "update_policy",
+            "update_actor",
+            "_forward_micro_batch",
+            "compute_log_prob",
+            "train_batch",
+            "training_epoch",
+            "compute_loss",
         ),
     ),
     (
