@@ -99,7 +99,7 @@ class Lab:
     """Namespaces beside the nodes' own."""
 
     def drop(self, rule: str, hook: str = "forward") -> None:
-        """An nft rule on the bridge, in its own table."""
+        """An nft rule in a table of its own, for this bridge alone: other laboratories use the same addresses."""
         table = f"dl{self.tag}"
         sh("nft", "add", "table", "bridge", table)
         sh(
@@ -119,7 +119,7 @@ class Lab:
             ";",
             "}",
         )
-        sh("nft", "add", "rule", "bridge", table, hook, *rule.split())
+        sh("nft", "add", "rule", "bridge", table, hook, "meta", "ibrname", self.bridge, *rule.split())
 
     def helper(self, node: Node, *words: str) -> None:
         """A program beside diag on a node."""

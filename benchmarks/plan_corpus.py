@@ -3,7 +3,7 @@
 Usage: PYTHONPATH=. python benchmarks/plan_corpus.py FOLDER [--quiet] [--limit N]
 
 The plans are other people's (recipes, examples) and stay outside the repository. Each is judged on hardware that its
-path or text names (a folder `gb200`, a node selector), otherwise on nodes of 8 H200. Such plans work, so every complaint
+path or node selector names, otherwise on nodes of 8 H200. Such plans work, so every complaint
 has to be judged by hand: a false one is a bug of ours.
 """
 
@@ -62,8 +62,13 @@ class Judged:
 
 
 def hardware_named(path: Path, text: str, folder: Path) -> Hardware:
-    """The node that a plan was written for: from its path first, then from its text."""
-    for place in (str(path.relative_to(folder)).lower(), text.lower()):
+    """The node that a plan was written for: from its path first, then from a node selector."""
+    said = "\n".join(
+        re.findall(
+            r"(?mi)^.*(?:gpu\.product|accelerator|instance-type|machine_type|constraint|gpu-type).*$", text
+        )
+    )
+    for place in (str(path.relative_to(folder)).lower(), said.lower()):
         for pattern, gpus in NAMED:
             if re.search(rf"(?<![a-z0-9]){pattern}(?![0-9])", place):
                 return parse_gpus(gpus)

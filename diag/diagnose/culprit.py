@@ -15,7 +15,8 @@ def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], ev
     """Name what the evidence names. A cause that shows on every rank has no culprit rank."""
     lines = [line for match in matches for line in match.primary]
     if not lines:
-        return _of_findings(findings)
+        seen = [finding for match in matches for hit in match.hits for finding in hit.findings]
+        return _of_findings([*findings, *seen])
     first = _first(lines)
     item = evidence.file_of(first)
     ended = item.first_exit if item is not None else None

@@ -9,7 +9,7 @@ from typing import Any
 from diag.diagnose.culprit import find_culprit
 from diag.diagnose.evidence import Evidence
 from diag.diagnose.filling import fill, fill_fix
-from diag.diagnose.matching import STATED, ClauseMatch, Matcher, SignalHits
+from diag.diagnose.matching import STACKS, STATED, ClauseMatch, Matcher, SignalHits
 from diag.model import Culprit, Diagnosis, Finding, Fix, Observation, Role, Status, Strength
 from diag.model import Evidence as EvidenceLine
 from diag.playbooks.base import Base
@@ -53,6 +53,16 @@ class Candidate:
     def stands_still(self) -> bool:
         """Carried by something that began and never ended, in company of a second sign."""
         return any(match.by_absence for match in self.matches) and self.strength is not Strength.POSSIBLE
+
+    @property
+    def seen_standing(self) -> bool:
+        """Carried by a process that was seen to stand still."""
+        return any(
+            finding.probe == STACKS
+            for match in self.matches
+            for hit in match.hits
+            for finding in hit.findings
+        )
 
     @property
     def first(self) -> tuple[float, int]:
@@ -103,6 +113,7 @@ def _concerned(base: Base, evidence: Evidence, touched: set[str]) -> list[str]:
     there = {
         "exception": any(item.exceptions for item in evidence.files),
         "finding": bool(evidence.findings),
+        "stack": any(one.probe == STACKS for one in evidence.findings),
         "fact": bool(evidence.facts),
     }
     causes = {str(one.data.get("cause")) for one in evidence.findings}
@@ -150,7 +161,11 @@ def diagnose(base: Base, evidence: Evidence, *, guess: bool = True) -> tuple[Dia
         if not any(one.failing for one in found):
             found = []  # hints alone accuse nobody
         elif evidence.works:  # nothing died: only what goes wrong in a launch that serves can be wrong
-            found = [one for one in found if one.findings or one.playbook.while_serving or one.stands_still]
+            found = [
+                one
+                for one in found
+                if one.findings or one.playbook.while_serving or one.stands_still or one.seen_standing
+            ]
     _explain_echoes(found)
     _raise_hints(found)
     roots = sorted((one for one in found if one.explained_by is None), key=_rank)

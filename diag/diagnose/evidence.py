@@ -123,7 +123,7 @@ class FileEvidence:
             mark for mark in self.alive if mark.order > one.order and (death is None or mark.order < death)
         ]
         mine = stream_of(one)[2]
-        own = [mark for mark in later if not mine or stream_of(mark)[2] in ("", mine)]
+        own = [mark for mark in later if not mine or stream_of(mark)[2] in ("", mine) or _answers(mark)]
         if not hint and self._advances(one, FATAL_ADVANCE if fatal else 1, death):
             return True  # (what a hint warns of comes later by nature)
         if not fatal:
@@ -136,9 +136,8 @@ class FileEvidence:
         """True if the launch reached a phase at least `least` beyond all that it had reached at `one`."""
         mine = stream_of(one)[2]
         reached = max((_order(mark) for mark in self.phases if mark.order <= one.order), default=-1)
-        reached = max(
-            reached, Phase.ARGUMENTS.order
-        )  # a program that prints its arguments has survived nothing yet
+        # a program that prints its arguments has survived nothing yet
+        reached = max(reached, Phase.ARGUMENTS.order)
         return any(
             mark.order > one.order
             and (death is None or mark.order < death)
@@ -158,6 +157,11 @@ FEW, SOME, MANY = 2, 5, 20
 
 def _order(mark: Observation) -> int:
     return mark.phase.order if mark.phase is not None and mark.phase is not Phase.SHUTDOWN else -1
+
+
+def _answers(mark: Observation) -> bool:
+    """True for a server's word that requests are answered: all its processes live."""
+    return "POST " in mark.text or "throughput" in mark.text
 
 
 STARTS = (
@@ -317,6 +321,7 @@ def _run_bounds(reading: FileReading) -> list[tuple[int, int]]:
 
 def _run(reading: FileReading, first: int, last: int) -> FileEvidence:
     inside = [one for one in reading.observations if first <= one.order <= last]
+    failing = {one.order for one in inside if one.kind in ("dead", "exception")}
     return FileEvidence(
         reading,
         first,
@@ -324,7 +329,11 @@ def _run(reading: FileReading, first: int, last: int) -> FileEvidence:
         inside,
         alive=[one for one in inside if one.kind == "alive"],
         dead=[one for one in inside if one.kind == "dead"],
-        phases=[one for one in inside if one.kind == "phase"],
+        phases=[
+            one
+            for one in inside
+            if one.kind == "phase" and (one.order not in failing or one.phase is Phase.SHUTDOWN)
+        ],
         exceptions=[one for one in inside if one.kind == "exception"],
     )
 

@@ -15,6 +15,7 @@ from diag.diagnose.evidence import Evidence, prepare
 from diag.diagnose.facts import add_probe_facts, flatten, nested_facts
 from diag.diagnose.machine import hardware_facts as _hardware_facts
 from diag.diagnose.machine import hardware_of_facts, known_hardware, plans_of_logs, probed_hardware
+from diag.diagnose.matching import STACKS
 from diag.diagnose.unexplained import unexplained
 from diag.model import (
     Diagnosis,
@@ -146,10 +147,16 @@ def conclude_given(
 ) -> Report:
     """Join what logs, probes, reports and plans say, and conclude."""
     everything = list(findings)
+    links = None
     if given.reports:
-        from diag.diagnose.nodes.apart import join_reports
+        from diag.diagnose.nodes.apart import join_reports, links_of
 
         everything += join_reports(given.reports)
+        links = links_of(given.reports)
+    if any(one.probe == STACKS for one in everything):
+        from diag.diagnose.stuck import judge_together
+
+        everything = judge_together(everything)
     if given.dumps:
         from diag.diagnose.flight import judge_dumps
 
@@ -158,6 +165,8 @@ def conclude_given(
         gaps = (*gaps, *missing)
     extra: dict[str, list[str]] = {}
     sections: dict[str, Any] = dict(facts)
+    if links is not None and "network" not in sections:
+        sections["network"] = {"links": links}
     for seen in [facts, *(report.facts for report in given.reports)]:
         add_probe_facts(extra, seen)
     hardware = known_hardware(given.logs.files, extra, facts, given.reports)
@@ -327,6 +336,14 @@ def conclude(
     diagnoses = diagnose(base, evidence)
     unknown = all(one.guessed for one in diagnoses)
     open_question = unexplained(evidence) if unknown and evidence.has_failure else None
+    if (
+        not diagnoses
+        and open_question is None
+        and any(one.data.get("unexplained") for one in evidence.findings)
+    ):
+        from diag.diagnose.stuck import standing_unexplained
+
+        open_question = standing_unexplained(evidence.findings)
     verdict, code = judge(diagnoses, evidence.findings, open_question)
     return Report(
         command=command,

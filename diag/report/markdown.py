@@ -9,6 +9,7 @@ import re
 from diag.model import Diagnosis, Finding, Fix, Report, Status
 from diag.report import wording as say
 from diag.report.jsonform import to_json
+from diag.report.matrix import draw_lines
 
 LIMIT = 60_000
 """GitHub refuses issue bodies above 65,536 characters; the rest is left for what the reporter adds."""
@@ -62,6 +63,9 @@ def _draw(report: Report, budget: int) -> str:
     parts += _others([one for one in answers if one.guessed], budget, say.RESEMBLES)
     if report.command == "check":
         parts += _services(report)
+    lines = draw_lines(report)
+    if lines:
+        parts += ["", "**Links between the nodes**", "", *_fence("\n".join(lines))]
     parts += _findings(report, budget)
     if echoes:
         parts += [f"Consequences, not causes: {', '.join(f'`{one.id}`' for one in echoes)}", ""]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from diag.model import Diagnosis, Finding, Fix, Report, Status
 from diag.report import wording as say
+from diag.report.matrix import draw_lines
 from diag.report.screen import Screen
 
 SHOWN_EVIDENCE = 3
@@ -32,6 +33,7 @@ def draw_text(report: Report, *, width: int | None = None, color: bool = False) 
     _guesses(screen, [one for one in answers if one.guessed])
     if report.command == "check":
         _services(screen, report)
+    _links(screen, report)
     _findings(screen, report)
     if echoes:
         screen.gap()
@@ -39,6 +41,14 @@ def draw_text(report: Report, *, width: int | None = None, color: bool = False) 
     _gaps(screen, report)
     _foot(screen, report)
     return screen.text()
+
+
+def _links(screen: Screen, report: Report) -> None:
+    lines = draw_lines(report)
+    if lines:
+        screen.title("Links between the nodes")
+        for line in lines:
+            screen.put(line, indent=2, whole=True)
 
 
 def _answer(screen: Screen, one: Diagnosis, *, told: bool) -> None:

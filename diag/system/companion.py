@@ -21,7 +21,10 @@ MOST_BYTES = 4 << 20
 
 
 class Companion:
-    """One child in a session of its own. No call waits longer than its deadline; `end` kills the whole group."""
+    """One child in a session of its own. No call waits longer than its deadline; `end` kills the whole group.
+
+    Start it from a thread that stays: children that ask the kernel to die with their parent die with that thread.
+    """
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str]) -> None:
         """Start it. Raises OSError where it cannot be started."""

@@ -73,7 +73,7 @@ def join_reports(reports: Sequence[NodeReport]) -> list[Finding]:
                 if shared or "host" in one.data or not one.status.measured
                 else {**one.data, "host": label}
             )
-            if shared and label != report.host and one.data.get("host") == report.host:
+            if shared and not _met(report) and label != report.host and one.data.get("host") == report.host:
                 data = {**data, "host": label}  # a stand-in that other reports use for other nodes
             key = (
                 (one.probe, one.subject, one.summary)
@@ -85,6 +85,20 @@ def join_reports(reports: Sequence[NodeReport]) -> list[Finding]:
             )
     told = [one for one in result.values() if one.probe != "link.nodes"]
     return _meetings_together(told) + compare_nodes(reports)
+
+
+def _met(report: NodeReport) -> bool:
+    """Whether that node met others."""
+    network = report.facts.get("network")
+    links = network.get("links") if isinstance(network, Mapping) else None
+    return isinstance(links, Mapping) and bool(links.get("met"))
+
+
+def links_of(reports: Sequence[NodeReport]) -> Mapping[str, Any] | None:
+    """The most that any of the reports knows of the links."""
+    networks = [network for one in reports if isinstance(network := one.facts.get("network"), Mapping)]
+    told = [links for network in networks if isinstance(links := network.get("links"), Mapping)]
+    return max(told, key=lambda links: len(links.get("links") or ()), default=None)
 
 
 def _meetings_together(told: Sequence[Finding]) -> list[Finding]:
@@ -162,7 +176,7 @@ def _labels(reports: Sequence[NodeReport]) -> dict[str, NodeReport]:
 
 def _layouts(labels: Mapping[str, NodeReport], places: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     """What the master would have seen at the meeting: used where nobody met. One master's word is better than this."""
-    if any(((one.facts.get("network") or {}).get("links") or {}).get("met") for one in labels.values()):
+    if any(_met(one) for one in labels.values()):
         return []
     return [
         *_odd_sizes(labels, places, "nnodes", "nodes"), *_odd_sizes(labels, places, "world_size", "ranks (WORLD_SIZE)"),

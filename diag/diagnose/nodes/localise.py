@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diag.diagnose.nodes.meeting import judge_identity, judge_meeting
-from diag.diagnose.nodes.quality import judge_quality
+from diag.diagnose.nodes.identity import judge_identity
+from diag.diagnose.nodes.meeting import judge_meeting
+from diag.diagnose.nodes.quality import LOSS_FAIL, SLOW_SHARE, judge_quality
 from diag.diagnose.nodes.reachability import judge_choice, judge_reach
 from diag.diagnose.nodes.upper import judge_upper
-from diag.diagnose.nodes.view import View, found
+from diag.diagnose.nodes.view import Link, View, found
 from diag.model import Finding, Reason, Status
+from diag.observe.links.lead import ends_of, usual_rate
 
 MOST_ROWS = 16
 
@@ -35,6 +37,8 @@ def _unmeasured(view: View) -> list[Finding]:
 def link_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     """`facts.network.links` of the report: the matrix, by node rank; {nodes, matrix, rtt_ms, mbps, ...} ready for JSON."""
     view = View(facts)
+    rates = {ends_of(name): float(seen["mbps"]) for name, seen in facts["links"].items() if seen.get("mbps")}
+    usual = usual_rate(rates) if rates else None
     return {
         "nnodes": facts["nnodes"], "node_rank": facts["node_rank"], "launcher": facts.get("launcher"), "met": facts["met"],
         "missing": facts["missing"], "silent": {rank: dict(one) for rank, one in facts["silent"].items()}, "meeting": facts.get("steps"),
@@ -44,7 +48,7 @@ def link_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
             for rank, card in sorted(view.cards.items())
         },
         "links": {
-            name: {
+            name: _state_of(view, name, seen, usual) | {
                 key: seen[key]
                 for key in ("stage", "outcome", "rendezvous_port", "ports", "services", "interface", "rtt_ms", "clock_ahead_s", "largest_bytes", "mtu_bytes", "mbps", "sent", "there", "back")
                 if key in seen
@@ -54,6 +58,28 @@ def link_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
         "collectives": {backend: dict(one) for backend, one in facts["collectives"].items()}, "transfer": dict(facts["transfer"]),
         "took_s": facts.get("took_s"),
     }  # fmt: skip
+
+
+def _state_of(view: View, name: str, seen: Mapping[str, Any], usual: float | None) -> dict[str, Any]:
+    """{state, share of this job's usual bandwidth}, as the grid of a report shows it."""
+    link = Link(*ends_of(name), seen)
+    share = round(float(seen["mbps"]) / usual, 3) if usual and seen.get("mbps") else None
+    lossy = link.lossy or any(
+        lost is not None and lost >= LOSS_FAIL * 2 for lost in (link.lost_there, link.lost_back)
+    )
+    if "stage" not in seen and "outcome" not in seen:
+        state = "unmeasured"
+    elif lossy:
+        state = "lossy"
+    elif not link.open:
+        state = "closed"
+    elif link.closed_ports:
+        state = "part"
+    elif seen.get("vanished_bytes"):
+        state = "cut"
+    else:
+        state = "slow" if share is not None and share < SLOW_SHARE else "open"
+    return {"state": state, "share": share}
 
 
 def matrix_rows(facts: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from diag.diagnose.nodes.blame import blame
@@ -254,6 +255,17 @@ def _transfer(view: View) -> list[Finding]:
     told = view.facts["transfer"]
     if not told:
         return [_no_transfer(view)]
+    result = _transfers(view, told, "")
+    if told.get("vram"):
+        result += [
+            replace(one, data={**one.data, "proven_on_gpu": False})
+            for one in _transfers(view, told["vram"], "GPU ")
+        ]
+    return result
+
+
+def _transfers(view: View, told: Mapping[str, Any], kind: str) -> list[Finding]:
+    """What reading one kind of memory gave."""
     result = []
     broken = {int(rank): one for rank, one in told["nodes"].items() if one.get("error")}
     for rank, one in list(broken.items())[:6]:
@@ -280,7 +292,7 @@ def _transfer(view: View) -> list[Finding]:
             result.append(_bad_read(view, told, wanted, node, ends, reads[ends[0][0], ends[0][1]]))
     if not result and reads:
         slowest = max(float(one.get("ms") or 0) for one in reads.values())
-        text = f"NIXL reads memory of each other over UCX in {len(reads)} directions (slowest {slowest:.0f} ms, connecting included){_lanes(told)}"
+        text = f"NIXL reads {kind}memory of each other over UCX in {len(reads)} directions (slowest {slowest:.0f} ms, connecting included){_lanes(told)}"
         result.append(found("nixl", Status.OK, text, lanes=_all_lanes(told)))
     return result or [
         found("nixl", Status.UNKNOWN, "KV transfer with NIXL: no result", reason=Reason.TIMEOUT)

@@ -132,11 +132,17 @@ def judged(
     certain: bool = True,
     do: str = "",
     settings: dict[str, Any] | None = None,
+    variables: dict[str, Any] | None = None,
+    rename: tuple[str, str] | None = None,
+    rename_variable: tuple[str, str] | None = None,
+    remove: str | None = None,
+    cure: str | None = None,
     alternatives: Iterable[str] = (),
     reason: Reason | None = None,
     **figures: Any,
 ) -> Finding:
-    """One judgement. `settings` are the options to set, by the service's own names."""
+    """One judgement. `settings` are the options to set, by the service's own names; `variables` those of its environment;
+    `rename` an option written wrongly and its right name; `cure` a change that the plan's reader has prepared."""
     line = (
         setting.line
         if setting is not None and setting.line is not None
@@ -156,7 +162,19 @@ def judged(
         **figures,
     }
     if do or settings:
-        data["fix"] = {"do": do, "settings": settings or {}, "alternatives": list(alternatives)}
+        fix: dict[str, Any] = {"do": do, "settings": settings or {}, "alternatives": list(alternatives)}
+        fix |= {
+            key: value
+            for key, value in (
+                ("variables", variables),
+                ("rename", rename),
+                ("rename_variable", rename_variable),
+                ("remove", remove),
+                ("cure", cure),
+            )
+            if value
+        }
+        data["fix"] = fix
     return Finding(
         f"plan.{cause}", service.name if service is not None else "", status, summary, reason, data
     )

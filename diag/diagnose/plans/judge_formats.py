@@ -183,7 +183,7 @@ def _backend(service: Service, asked: str, case: Case) -> Finding | None:
         setting=setting,
         capability=spec.capability,
         do="Leave the backend to the engine",
-        settings={},
+        remove=setting.key if setting is not None else None,
     )
 
 

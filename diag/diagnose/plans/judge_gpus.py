@@ -108,7 +108,7 @@ def _smaller(case: Case, total: int, there: int, all_there: int) -> dict[str, An
 def _here_at_once(case: Case, service: Service) -> bool:
     """False for a script's command that waits for the one before to end, and for an engine's file whose nodes are said elsewhere."""
     notes = getattr(service, "notes", {})
-    if notes.get("part") == "worker" or service.role == "trainer":
+    if notes.get("part") in ("worker", "ray") or service.role == "trainer":
         return False
     if case.plan.kind == "engine-config":
         return service.nodes_per_replica is not None
@@ -160,6 +160,41 @@ def judge_ranks(case: Case) -> Iterator[Finding]:
             and not sizes_unknown(service)
         ):
             yield _tp_missing(case, service, ranks, seen)
+        elif (
+            ranks < seen
+            and not sizes_unknown(service)
+            and _alone(case, service)
+            and case.plan.kind != "slurm"
+        ):
+            if seen % ranks:
+                yield _uneven(service, ranks, seen)
+            elif service.tensor_parallel_size is None and ranks == 1:
+                yield _tp_missing(case, service, ranks, seen)
+
+
+def _alone(case: Case, service: Service) -> bool:
+    """True where nothing else of the plan can use the container's GPUs."""
+    notes = dict(getattr(service, "notes", {}))
+    return notes.get("kubernetes") == "true" and not any(
+        other is not service and dict(getattr(other, "notes", {})).get("pod") == notes.get("pod")
+        for other in case.engines
+    )
+
+
+def _uneven(service: Service, ranks: int, seen: int) -> Finding:
+    return judged(
+        "launcher-layout",
+        service,
+        Status.WARN,
+        f"{service.name} starts {ranks} ranks ({_formula(service, ranks)}) on {seen} GPUs, which are no multiple of that",
+        setting=where(service, "tensor-parallel-size", "pipeline-parallel-size", "resources.gpu"),
+        certain=False,
+        wanted=ranks,
+        there=seen,
+        do=f"Set tensor-parallel-size: {seen}, or grant {ranks} GPUs",
+        settings={"tensor-parallel-size": seen},
+        alternatives=[f"resources.gpu: {ranks}"],
+    )
 
 
 def _formula(service: Service, ranks: int) -> str:
@@ -185,9 +220,17 @@ def _too_many(service: Service, ranks: int, seen: int, nodes: int) -> Finding:
         wanted=ranks,
         there=seen,
         do=f"Give {service.name} as many GPUs as ranks, or split the model over {seen}",
-        settings={"tensor-parallel-size": seen},
+        settings=_over(service, seen),
         alternatives=[f"resources.gpu: {ranks}"],
     )
+
+
+def _over(service: Service, seen: int) -> dict[str, Any]:
+    """Sizes whose product is the GPUs there: fewer pipeline stages first, they cost least."""
+    tp, pp = tp_of(service), pp_of(service)
+    if pp > 1 and seen % tp == 0:
+        return {"pipeline-parallel-size": seen // tp}
+    return {"tensor-parallel-size": seen // pp if pp > 1 and seen % pp == 0 else seen}
 
 
 def _tp_missing(case: Case, service: Service, ranks: int, seen: int) -> Finding:

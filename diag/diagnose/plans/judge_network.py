@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 from diag.diagnose.plans.case import Case, absent, judged
 from diag.diagnose.plans.settings import as_int, engine_of, exclusive, setting_of, text_of
@@ -216,6 +217,7 @@ def judge_own_ports(case: Case) -> Iterator[Finding]:
                     setting=setting,
                     port=port,
                     do=f"Give {what} another port",
+                    **_free_port(case, service, setting, port),
                 )
             seen.setdefault(port, what)
 
@@ -250,8 +252,20 @@ def judge_shared_ports(case: Case) -> Iterator[Finding]:
                 setting=setting,
                 port=port,
                 do=f"Give {service.name} a port of its own",
+                **_free_port(case, service, setting, port),
             )
     yield from _published(case)
+
+
+def _free_port(case: Case, service: Service, setting: Setting | None, port: int) -> dict[str, Any]:
+    """The next port that no service of the plan uses, as an option or a variable of this one."""
+    used = {number for each in case.services for number, _, _ in ports_of(each)}
+    free = next(number for number in range(port + 1, port + 1 + len(used) + 1) if number not in used)
+    for name, variable in service.env.items():
+        if variable is setting:
+            return {"variables": {name: free}}
+    name = next((name for name, option in service.options.items() if option is setting), "port")
+    return {"settings": {"port" if name == "dist-init-addr" else name: free}}
 
 
 def _place(case: Case, service: Service) -> str | None:
@@ -260,9 +274,7 @@ def _place(case: Case, service: Service) -> str | None:
     if case.plan.kind == "compose":
         return "host" if notes.get("hostNetwork") else None
     if notes.get("kubernetes"):
-        return (
-            f"pod {notes.get('pod')} {service.name.split(' #')[0]}" if not notes.get("hostNetwork") else None
-        )
+        return f"pod {notes.get('pod')} at {notes.get('pod.at')}" if not notes.get("hostNetwork") else None
     if case.plan.kind in SHARED_HOST and notes.get("background") and not notes.get("docker"):
         return "host"
     return None

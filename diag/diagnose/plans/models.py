@@ -35,8 +35,10 @@ _QUANTIZED: tuple[tuple[str, str, float], ...] = (
     (r"gguf", "gguf", 4.85),
 )
 _SIZE = re.compile(r"(?<![A-Za-z0-9.])(?:(\d{1,3})x)?(\d{1,4}(?:\.\d{1,3})?)b(?![a-z0-9])", re.IGNORECASE)
-_CUT_DOWN = re.compile(r"(?<![a-z0-9])(?:\d{1,2}-?layers?|tiny-random|dummy|mini-random)(?![a-z])")
-"""Models made for tests: named after a large one, with a few layers of it."""
+_CUT_DOWN = re.compile(
+    r"(?<![a-z0-9])(?:\d{1,2}-?layers?|tiny-random|dummy|mini-random|eagle-?\d?|draft|medusa|dflash|dspark|speculator)(?![a-z])"
+)
+"""Models named after a large one with a few layers of it: made for tests, or to draft for it."""
 _ACTIVE = re.compile(r"(?<![A-Za-z0-9])a(\d{1,3}(?:\.\d{1,2})?)b(?![a-z0-9])", re.IGNORECASE)
 
 

@@ -90,6 +90,8 @@ ELSEWHERE = (
     "extra-llm-api-options",
     "engine-config",
     "override-engine-args",
+    "stage-configs-path",
+    "omni",
 )
 """Options that name a further file (or hold a further text) with settings."""
 SIZE_OPTIONS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")

@@ -79,10 +79,9 @@ def climb(
 
 
 def _able(card: Mapping[str, Any], backend: str) -> bool:
-    has = card.get("abilities") or {}
-    if not has.get("torch") or RUNG_OF[backend] not in has.get("rungs", ()):
+    if not _has(card, "torch") or RUNG_OF[backend] not in card["abilities"].get("rungs", ()):
         return False
-    return backend == "gloo" or bool(has.get("gpus") and has.get("busy") is False)
+    return backend == "gloo" or (_has(card, "gpus") and _free(card))
 
 
 def _named(results: Results) -> dict[str, Message]:
@@ -201,18 +200,43 @@ def _smaller(
 def transfer(
     ranks: Sequence[int], cards: Mapping[int, Facts], is_open: Callable[[int, int], bool], order: Order
 ) -> Facts:
+    """Main memory between all nodes that have NIXL; then GPU memory, where GPUs are there and free: {**facts, vram: facts}."""
+    able = [rank for rank in ranks if _has(cards[rank], "nixl")]
+    if len(able) < 2:
+        return {}
+    told = _transfers("DRAM", able, is_open, order)
+    on_gpu = [
+        rank
+        for rank in able
+        if _has(cards[rank], "gpus") and _has(cards[rank], "torch") and _free(cards[rank])
+    ]
+    if len(on_gpu) > 1 and _all_ok(told):
+        told["vram"] = _transfers("VRAM", on_gpu, is_open, order)
+    return told
+
+
+def _has(card: Mapping[str, Any], what: str) -> bool:
+    return bool((card.get("abilities") or {}).get(what))
+
+
+def _free(card: Mapping[str, Any]) -> bool:
+    return (card.get("abilities") or {}).get("busy") is False
+
+
+def _all_ok(told: Facts) -> bool:
+    return bool(told["links"]) and all(one["outcome"] == "ok" for one in told["links"].values())
+
+
+def _transfers(memory: str, able: Sequence[int], is_open: Callable[[int, int], bool], order: Order) -> Facts:
     """Each node reads from its partners, over links that are open: all at once, and on failure pair by pair with fresh agents.
 
     One peer that cannot be reached holds up a whole agent, as a reader and for those that read from it; only pairs tell
     which link it is.
     """
-    able = [rank for rank in ranks if (cards[rank].get("abilities") or {}).get("nixl")]
-    if len(able) < 2:
-        return {}
     partners = {rank: [other for other in _partners(rank, able) if is_open(rank, other)] for rank in able}
-    told = _read(able, partners, order)
+    told = _read(memory, able, partners, order)
     first = told["links"]
-    if len(able) == 2 or (first and all(one["outcome"] == "ok" for one in first.values())):
+    if len(able) == 2 or _all_ok(told):
         return told
     end = time.monotonic() + CLIMB_S
     told["links"] = {name: one for name, one in first.items() if one["outcome"] == "ok"}
@@ -221,22 +245,23 @@ def transfer(
         open_pairs = [(a, b) for a, b in pairs if is_open(a, b) and is_open(b, a) and f"{a}>{b}" in first]
         if time.monotonic() > end or not open_pairs:
             continue
-        again = _read(
-            sorted(rank for pair in open_pairs for rank in pair),
-            {a: [b] for one in open_pairs for a, b in (one, one[::-1])},
-            order,
-        )
+        both_ways = {a: [b] for one in open_pairs for a, b in (one, one[::-1])}
+        again = _read(memory, sorted(both_ways), both_ways, order)
         told["links"] |= again["links"]
         told["nodes"] |= {rank: {**told["nodes"][rank], **one} for rank, one in again["nodes"].items()}
     return told
 
 
-def _read(able: Sequence[int], partners: Mapping[int, Sequence[int]], order: Order) -> Facts:
+def _read(memory: str, able: Sequence[int], partners: Mapping[int, Sequence[int]], order: Order) -> Facts:
     """Open an agent on every node, let each read, end them all."""
     nodes: dict[int, Facts] = {}
     links: Facts = {}
     try:
-        opened = order({rank: {"do": "transfer", "step": "open"} for rank in able}, OPEN_S, "starting NIXL")
+        opened = order(
+            {rank: {"do": "transfer", "step": "open", "memory": memory} for rank in able},
+            OPEN_S,
+            "starting NIXL",
+        )
         nodes = {rank: answer["result"] for rank, answer in opened.items()}
         ready = {rank for rank, one in nodes.items() if one.get("metadata")}
         wanted = ("metadata", "address", "bytes", "fill", "name")

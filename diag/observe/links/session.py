@@ -165,6 +165,7 @@ def _follow(job: _Job, deadline: float) -> Facts:
         return _nothing(steps=trace, nodes={str(own): job.card})
     nodes: dict[int, Card] = {}
     links: dict[str, Facts] = {}
+    order: Message = {}
     phase, silence_s = "the roster", max(FIRST_ORDER_S, deadline - time.monotonic() + PATIENCE_S)
     try:
         while True:
@@ -183,9 +184,8 @@ def _follow(job: _Job, deadline: float) -> Facts:
             "after": phase,
             "how": "the connection ended" if isinstance(error, Closed) else "no word any more",
         }
-        links.get(f"{own}>0", {}).pop(
-            "sent", None
-        )  # what the dying master did not answer is no loss of the link
+        if order.get("do") == "measure":
+            _forget_measure(links.get(f"{own}>{order['peer']}", {}))
         cards = {str(rank): {**card, "node_rank": rank} for rank, card in nodes.items()}
         return _nothing(
             steps=trace,
@@ -203,6 +203,23 @@ def _keep(links: dict[str, Facts], own: int, order: Message, answer: Message) ->
         links.update({f"{own}>{peer}": dict(one) for peer, one in answer["results"].items()})
     elif order["do"] == "measure":
         links.setdefault(f"{own}>{order['peer']}", {}).update(answer["result"])
+
+
+def _forget_measure(link: Facts) -> None:
+    """Drop what was measured while the master was lost: the peer may have gone home in the middle of it."""
+    for key in set(link) - {
+        "address",
+        "source",
+        "interface",
+        "stage",
+        "outcome",
+        "detail",
+        "connect_ms",
+        "ports",
+        "services",
+        "chosen",
+    }:
+        del link[key]
 
 
 def _obey(job: _Job, order: Message, nodes: Mapping[int, Card]) -> Message:

@@ -28,6 +28,8 @@ NO_HOSTS = ("localhost", "localhost.localdomain", "pypi", "github.com")
 
 MAX_PRINTED = 32
 MAX_TRACEBACKS = 300
+NOTES = ("W", "I", "D")
+"""First letters of the levels below an error."""
 INTERNAL = "@"
 """Owner prefix of the log reader's own patterns."""
 TRACEBACK_BYTES = 96 << 10
@@ -108,7 +110,7 @@ class FileState:
             if self.patterns[user].owner == "@status":
                 self._status(block[end : end + 16], origin)
                 continue
-            self._keep(user, captures, origin, head.text.strip()[:2000])
+            self._keep(user, captures, origin, head.text.strip()[:2000], (head.level or "")[:1] in NOTES)
         if "Traceback (most recent call last)" in text and self.tracebacks < MAX_TRACEBACKS:
             self.tracebacks += 1
             self._traceback(block, start, origin, head.level)
@@ -177,7 +179,9 @@ class FileState:
             for user, captures in matched
         ]
 
-    def _keep(self, user: int, captures: Mapping[str, Any], origin: Origin, text: str) -> None:
+    def _keep(
+        self, user: int, captures: Mapping[str, Any], origin: Origin, text: str, note: bool = False
+    ) -> None:
         pattern = self.patterns[user]
         phase = None
         kind, name = "log", f"{pattern.owner}/{pattern.name}"
@@ -197,6 +201,7 @@ class FileState:
             {k: v for k, v in captures.items() if v is not None},
             phase,
             origin.line or 0,
+            note,
         )
         count = self.kept[user] = self.kept.get(user, 0) + 1
         if count <= MAX_KEPT:
@@ -230,7 +235,7 @@ class FileState:
         one = _exception(found, origin, self.line_number, self.processes, self.file_rank)
         self.traceback_ends.add(one.order)
         before = block[max(0, start - 400) : start].rstrip(b"\n").rsplit(b"\n", 1)[-1]
-        if any(words in before for words in IGNORED_BEFORE) or (level or "")[:1] in ("W", "I", "D"):
+        if any(words in before for words in IGNORED_BEFORE) or (level or "")[:1] in NOTES:
             one = replace(one, fields={**one.fields, "ignored": "true"})
         self.reading.observations.append(one)
 

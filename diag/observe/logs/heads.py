@@ -83,6 +83,8 @@ _ROWS = tuple(
         r"\[ *(?P<uptime>\d+\.\d{3,6})\] ",
         # NCCL: host:pid:tid [dev]
         r"(?P<host>[\w.-]+):(?P<pid>\d+):\d+ \[(?P<gpu>-?\d+)\] ",
+        # slurmstepd of several nodes: slurmstepd-node2: text
+        r"(?P<process>slurmstepd)-(?P<host>[\w.-]+): (?=\S)",
         # pdsh and clush: host: text (only names with a digit, to keep "Error: text" whole)
         r"(?P<host>[a-z][a-z-]*[a-z0-9-]*\d[a-z0-9.-]*|\d{1,3}(?:\.\d{1,3}){3}): (?=\S)",
         # Python logging after the time: - name - ERROR - text

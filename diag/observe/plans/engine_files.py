@@ -23,7 +23,7 @@ def settings_of_tree(root: Node, framework: str, path: str) -> dict[str, Setting
     """Every key of the file's mapping, by its long name; unknown keys keep their own."""
     options: dict[str, Setting] = {}
     for key, node in root.pairs:
-        full = kind_of((framework,), key)[1] if framework in ("vllm", "sglang") else key.replace("_", "-")
+        full = kind_of((framework,), key)[1] if framework in ("vllm", "sglang", "trtllm") else key
         options[long_name(full)] = _placed(node, key, path)
     if framework == "trtllm":
         for name, steps in NESTED:

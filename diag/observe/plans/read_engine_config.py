@@ -39,7 +39,7 @@ def read(text: str, path: str) -> LaunchPlan:
     options = settings_of_tree(root, framework, path)
     unknown = (
         [key for key, _ in root.pairs if kind_of((framework,), key)[0] is None]
-        if framework in ("vllm", "sglang")
+        if framework in ("vllm", "sglang", "trtllm")
         else []
     )
     insertion = (
@@ -57,6 +57,7 @@ def read(text: str, path: str) -> LaunchPlan:
         insertion=insertion,
         program=framework,
         unknown=tuple(unknown),
+        flags={key: (root.keys[key].start, root.keys[key].end) for key in root.keys},
         nodes=as_int(root.plain("nnodes")),
     )
     return LaunchPlan("engine-config", path, (service,), problems=tuple(root.doubled))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import os
 import re
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -90,13 +92,13 @@ class Between:
         """Open memory with NIXL, read from peers, or end it."""
         match order.get("step"):
             case "open":
-                return self._open()
+                return self._open(order.get("memory", "DRAM"))
             case "read" if self._agent is not None:
                 return self._read(order["peers"])
         self._end()
         return {}
 
-    def _open(self) -> dict[str, Any]:
+    def _open(self, memory: str) -> dict[str, Any]:
         self._end()
         if self._nixl is None:
             return {"absent": "nixl is not installed for the launch's interpreter"}
@@ -105,15 +107,16 @@ class Between:
             "name": name,
             "fill": 1 + os.urandom(1)[0] % 255,
             "bytes": BYTES,
-            "memory": "DRAM",
+            "memory": memory,
             "deadline_s": LIFE_S,
         }
         env = {
             "UCX_LOG_LEVEL": "info",
             **(self._setup.env or os.environ),
-            "CUDA_VISIBLE_DEVICES": "",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
+        if memory == "DRAM":
+            env["CUDA_VISIBLE_DEVICES"] = ""  # UCX looks at every GPU it may see
         try:
             self._agent = Companion([self._nixl, str(WORKERS / "transfer.py"), json.dumps(job)], env)
         except OSError as error:
@@ -163,12 +166,13 @@ def _facts_of(facts: Mapping[str, Any], probe: str) -> Mapping[str, Any]:
 
 
 def _with_nixl(setup: Setup) -> str | None:
-    """An interpreter of the launch that has nixl; nothing is imported."""
+    """An interpreter that has nixl: the launch's, else our own unless one was given; nothing is imported."""
     python, _ = find_patient_python(setup.root, setup.env or os.environ, setup.python)
-    if python is None:
-        return None
     code = f"import importlib.util, sys; sys.exit(not any(importlib.util.find_spec(name) for name in {NIXL_MODULES!r}))"
-    return python if run_command([python, "-I", "-c", code], timeout_s=4.0).code == 0 else None
+    if python is not None and run_command([python, "-I", "-c", code], timeout_s=4.0).code == 0:
+        return python
+    own = any(importlib.util.find_spec(name) is not None for name in NIXL_MODULES)
+    return sys.executable if own and setup.python is None else None
 
 
 def _complaints(said: str) -> list[str]:
