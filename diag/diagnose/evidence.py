@@ -129,7 +129,10 @@ class FileEvidence:
         if not fatal:
             return any(map(_is_start, later)) or len(own) >= (FEW if death is None else SOME)
         if death is None:
-            return any(map(_is_start, own)) or len(own) >= FEW
+            went_on = [
+                mark for mark in own if "exit status" not in mark.text
+            ]  # any command's, not this one's
+            return any(map(_is_start, went_on)) or len(own) >= FEW or any(map(_is_end, later))
         return len(own) >= MANY
 
     def _advances(self, one: Observation, least: int, death: int | None) -> bool:
@@ -170,16 +173,19 @@ STARTS = (
     "Uvicorn running",
     "init engine (profile",
     "exit status 0",
-    "metrics *****",
-    "raining complete",
-    "TrainOutput(",
-    "completed successfully",
 )
-"""Words of lines that say that the launch came up, or came to its end."""
+"""Words of lines that say that the launch came up, or that a command ended well."""
+
+FINISHED = ("metrics *****", "raining complete", "raining finished", "TrainOutput(", "completed successfully")
+"""Words of lines that say that the whole launch came to its end."""
 
 
 def _is_start(mark: Observation) -> bool:
-    return any(words in mark.text for words in STARTS)
+    return any(words in mark.text for words in STARTS) or _is_end(mark)
+
+
+def _is_end(mark: Observation) -> bool:
+    return any(words in mark.text for words in FINISHED)
 
 
 @dataclass(slots=True)
