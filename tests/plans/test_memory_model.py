@@ -374,3 +374,21 @@ def test_a_cache_that_is_told_in_bytes_is_taken_as_told() -> None:
 
     assert found.kv_cache_bytes_per_gpu == 8 * GIB
     assert found.fits
+
+
+def test_data_parallel_attention_keeps_whole_heads_on_every_rank() -> None:
+    model, hardware = facts_of_model("deepseek-ai/DeepSeek-R1"), parse_gpus("8xH200")
+
+    def weights(**options: object) -> float:
+        service = Service(
+            "engine",
+            framework="sglang",
+            model="deepseek-ai/DeepSeek-R1",
+            tensor_parallel_size=8,
+            data_parallel_size=8,
+            options={name.replace("_", "-"): Setting(value) for name, value in options.items()},
+        )
+        return (estimate(service, hardware, model).weights_bytes_per_gpu or 0) / GIB
+
+    # 11.4 billion elements of attention in FP8 (and their absorbed copies in 16 bit), seven eighths of them more on each rank
+    assert 8 < weights(enable_dp_attention=True) - weights() < 16
