@@ -113,6 +113,8 @@ def weights_per_gpu(service: Service, model: ModelFacts) -> int | None:
     only_experts = method in ("mxfp4", "experts_int8") or model.plain == ("attention", "dense")
     attention = element if only_experts or "attention" in model.plain else linear
     other = element if only_experts or "dense" in model.plain else linear
+    if model.family == "deepseek_v4" and only_experts:
+        attention = other = 1.0  # its files keep FP4 experts beside FP8 for the rest
     experts = (
         counts["experts"]
         * linear
