@@ -9,7 +9,16 @@ from pathlib import Path
 
 from diag.cli import progress
 from diag.cli.errors import WRONG, forget_stdout, talk
-from diag.cli.output import Sink, emit, emit_text, job_folder, protect, wants_color, write_folder
+from diag.cli.output import (
+    Sink,
+    emit,
+    emit_text,
+    job_folder,
+    protect,
+    screen_width,
+    wants_color,
+    write_folder,
+)
 from diag.model import Report
 from diag.system import UserError
 
@@ -91,6 +100,59 @@ def run_node(
     safe = protect(report, to.raw)
     write_folder(safe, out, to.quiet)
     return _print(safe, to)
+
+
+def attach_here(
+    to: Sink,
+    pids: Sequence[int],
+    *,
+    span_s: float,
+    timeout_s: float,
+    logs: Sequence[str],
+    out: Path | None,
+    playbook_dirs: Sequence[Path],
+) -> int:
+    """Look at this node's launches; return the exit code."""
+    from diag.diagnose.attaching import attach
+
+    with progress.probing(to.quiet) as probing:
+        report = attach(
+            pids, span_s=span_s, timeout_s=timeout_s, logs=logs, on_event=probing, playbook_dirs=playbook_dirs
+        )
+    safe = protect(report, to.raw)
+    if out is not None:
+        write_folder(safe, out, to.quiet)
+    return _print(safe, to)
+
+
+def watch_launch(
+    to: Sink, command: Sequence[str], *, silence_s: float, out: Path | None, playbook_dirs: Sequence[Path]
+) -> int:
+    """Run a launch under watch; return its exit code.
+
+    Its own output keeps standard output; what we say goes to standard error, or where -o says.
+    """
+    from diag.diagnose.watching import watch
+    from diag.report.formats import render
+
+    def tell(report: Report) -> None:
+        safe = protect(report, to.raw)
+        if out is not None:
+            write_folder(safe, out, to.quiet)
+        if to.output is not None:
+            emit(safe, to)
+        elif not to.quiet:
+            for line in render(safe, to.fmt, width=screen_width()).splitlines():
+                talk(line)
+
+    outcome = watch(
+        command,
+        quiet_s=silence_s,
+        talk=(lambda text: None) if to.quiet else talk,
+        on_report=tell,
+        playbook_dirs=playbook_dirs,
+    )
+    return outcome.exit_code
 
 
 def _run_on_ray(

@@ -11,6 +11,7 @@ import typer
 
 import diag
 from diag.cli.errors import forget_stdout, guarded
+from diag.cli.hangs import attach_command, watch_command
 from diag.cli.options import FormatOption, JsonOption, OutputOption, PlaybooksOption, QuietOption, RawOption
 
 app = typer.Typer(
@@ -206,6 +207,12 @@ def check_command(
         )  # fmt: skip
 
     guarded(work)
+
+
+app.command("attach")(attach_command)
+app.command("watch", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(
+    watch_command
+)
 
 
 @app.command("diff")

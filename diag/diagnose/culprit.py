@@ -15,7 +15,8 @@ def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], ev
     """Name what the evidence names. A cause that shows on every rank has no culprit rank."""
     lines = [line for match in matches for line in match.primary]
     if not lines:
-        return _of_findings(findings)
+        seen = [finding for match in matches for hit in match.hits for finding in hit.findings]
+        return _of_findings([*findings, *seen])
     first = _first(lines)
     item = evidence.file_of(first)
     ended = item.first_exit if item is not None else None
@@ -65,12 +66,32 @@ def _of_findings(findings: Sequence[Finding]) -> Culprit:
         for one in chosen
         if len(one.data.get("link") or ()) == 2
     }
-    component = str(chosen[0].data.get("component") or chosen[0].subject) if chosen else ""
-    return Culprit(
-        host=hosts.pop() if len(hosts) == 1 else None,
-        component=component or None,
-        link=links.pop() if len(links) == 1 else None,
+    rank = _only_number(chosen, "rank")
+    component = (
+        str(chosen[0].data.get("component") or ("" if rank is not None else chosen[0].subject))
+        if chosen
+        else ""
     )
+    return Culprit(
+        rank=rank,
+        host=hosts.pop() if len(hosts) == 1 else None,
+        process=_only_text(chosen, "process"),
+        component=component or None,
+        gpu=_only_number(chosen, "gpu"),
+        link=links.pop() if len(links) == 1 else None,
+        phase=_only_text(chosen, "phase"),
+    )
+
+
+def _only_number(findings: Sequence[Finding], key: str) -> int | None:
+    """The one number that the findings name; a finding that accuses several names none."""
+    told = {one.data[key] for one in findings if isinstance(one.data.get(key), int)}
+    return told.pop() if len(told) == 1 and all(key in one.data for one in findings) else None
+
+
+def _only_text(findings: Sequence[Finding], key: str) -> str | None:
+    told = {str(one.data[key]) for one in findings if one.data.get(key)}
+    return told.pop() if len(told) == 1 else None
 
 
 def _first(lines: Sequence[Observation]) -> Observation:
@@ -150,7 +171,7 @@ def _host(lines: Sequence[Observation], rank: int | None, evidence: Evidence) ->
     first = _first(lines)
     files = {line.origin.source for line in lines if rank is None or line.origin.rank == rank}
     item = evidence.file_of(first)
-    return item.own_host if len(files) == 1 and item is not None else None
+    return item.host_at(first.order) if len(files) == 1 and item is not None else None
 
 
 def _number(line: Observation, name: str) -> int | None:

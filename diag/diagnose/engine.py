@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from diag.diagnose.culprit import find_culprit
 from diag.diagnose.evidence import Evidence
 from diag.diagnose.filling import fill, fill_fix
-from diag.diagnose.matching import STATED, ClauseMatch, Matcher
+from diag.diagnose.matching import STACKS, STATED, ClauseMatch, Matcher, SignalHits
 from diag.model import Culprit, Diagnosis, Finding, Fix, Observation, Role, Status, Strength
 from diag.model import Evidence as EvidenceLine
 from diag.playbooks.base import Base
-from diag.playbooks.schema import Playbook
+from diag.playbooks.schema import Clause, Playbook, Signal
 
 MAX_EVIDENCE = 8
 MAX_DIAGNOSES = 8
@@ -53,6 +53,16 @@ class Candidate:
     def stands_still(self) -> bool:
         """Carried by something that began and never ended, in company of a second sign."""
         return any(match.by_absence for match in self.matches) and self.strength is not Strength.POSSIBLE
+
+    @property
+    def seen_standing(self) -> bool:
+        """Carried by a process that was seen to stand still."""
+        return any(
+            finding.probe == STACKS
+            for match in self.matches
+            for hit in match.hits
+            for finding in hit.findings
+        )
 
     @property
     def first(self) -> tuple[float, int]:
@@ -103,6 +113,7 @@ def _concerned(base: Base, evidence: Evidence, touched: set[str]) -> list[str]:
     there = {
         "exception": any(item.exceptions for item in evidence.files),
         "finding": bool(evidence.findings),
+        "stack": any(one.probe == STACKS for one in evidence.findings),
         "fact": bool(evidence.facts),
     }
     causes = {str(one.data.get("cause")) for one in evidence.findings}
@@ -140,14 +151,21 @@ def _clause_strength(match: ClauseMatch) -> Strength:
     return strength
 
 
-def diagnose(base: Base, evidence: Evidence) -> tuple[Diagnosis, ...]:
-    """All causes that the evidence carries, the root first. Empty for a launch that works."""
+def diagnose(base: Base, evidence: Evidence, *, guess: bool = True) -> tuple[Diagnosis, ...]:
+    """All causes that the evidence carries, the root first. Empty for a launch that works.
+
+    With `guess`, a failure that no playbook knows gets the causes whose known messages it resembles.
+    """
     found = candidates(base, evidence)
     if not evidence.has_failure:
         if not any(one.failing for one in found):
             found = []  # hints alone accuse nobody
         elif evidence.works:  # nothing died: only what goes wrong in a launch that serves can be wrong
-            found = [one for one in found if one.findings or one.playbook.while_serving or one.stands_still]
+            found = [
+                one
+                for one in found
+                if one.findings or one.playbook.while_serving or one.stands_still or one.seen_standing
+            ]
     _explain_echoes(found)
     _raise_hints(found)
     roots = sorted((one for one in found if one.explained_by is None), key=_rank)
@@ -158,7 +176,25 @@ def diagnose(base: Base, evidence: Evidence) -> tuple[Diagnosis, ...]:
         for number, one in enumerate(roots)
     ]
     result += [_diagnosis(one, evidence, Role.ECHO) for one in sorted(echoes, key=_rank)]
+    if guess and not result and evidence.has_failure:
+        result = _resembling(base, evidence)
     return tuple(result[:MAX_DIAGNOSES])
+
+
+def _resembling(base: Base, evidence: Evidence) -> list[Diagnosis]:
+    """Guesses, each only possible and marked as one."""
+    from diag.diagnose.resembling import guesses
+
+    found: list[Diagnosis] = []
+    for one in guesses(base.known_lines(), evidence):
+        playbook = base.playbooks[one.cause]
+        signal = Signal("resembles", "log", "hint")
+        match = ClauseMatch(playbook, Clause(), [SignalHits(signal, [one.line])])
+        candidate = Candidate(playbook, [match], [], Strength.POSSIBLE)
+        made = _diagnosis(candidate, evidence, Role.CONTRIBUTING if found else Role.ROOT)
+        summary = f"No playbook knows this failure; of the messages known, this one of {one.cause} is the nearest: {one.known[:160]}"
+        found.append(replace(made, summary=summary, guessed=True))
+    return found
 
 
 def _rank(one: Candidate) -> tuple[Any, ...]:

@@ -36,7 +36,7 @@ def diagnose_text(
     """Diagnose one piece of log text (and findings) with an already compiled reader."""
     readings = [reader.read(Source("sample", io.BytesIO(text.encode())))] if text else []
     facts, names = flatten(readings, findings, {})
-    return diagnose(base, prepare(readings, findings, facts, names))
+    return diagnose(base, prepare(readings, findings, facts, names), guess=False)
 
 
 def sample_findings(sample: Sample) -> list[Finding]:
@@ -201,13 +201,27 @@ def _unsampled(playbook: Playbook) -> list[str]:
         for line in sample.text.splitlines()
     ]
     texts += [parse_head(line).text.strip() for line in texts]
+    texts += [
+        call
+        for sample in (*playbook.fires, *playbook.silent, *playbook.blind)
+        for finding in sample.findings
+        for call in _calls(finding.get("frames"))
+    ]
     return [
         f"signals.{signal.name}: no sample has a line for {pattern!r}"
         for signal in playbook.signals.values()
-        if signal.kind in ("log", "exception")
+        if signal.kind in ("log", "exception", "stack")
         for pattern in signal.patterns
         if not any(re.search(pattern, line) for line in texts)
     ]
+
+
+def _calls(frames: object) -> list[str]:
+    return (
+        [str(frame) for frame in frames]
+        if isinstance(frames, (list, tuple))
+        else str(frames or "").splitlines()
+    )
 
 
 def causes_table(playbook_dirs: Sequence[Path] = ()) -> str:

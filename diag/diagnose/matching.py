@@ -12,6 +12,12 @@ from diag.playbooks.schema import Clause, Condition, Playbook, Signal
 
 STATED = ("cause", "effect")
 
+_ANOTHER_WAY = re.compile(
+    r"\b[Ff]all(?:ing|s)? back\b|\b[Rr]everting\b|\b[Tt]runcating to\b|\b[Uu]sing \S+ instead\b|"
+    r"\bweight-only via\b|[;,.] [Ss]kipping\b|[;,] setting \w|[;,.] (?:Trying each|Retrying without|Proceeding with)\b"
+)
+"""A logger's note that the program takes another way instead: whatever it names, this is not why a launch fails."""
+
 
 @dataclass(slots=True)
 class SignalHits:
@@ -102,8 +108,12 @@ class Matcher:
             ]
         elif signal.kind == "finding":
             hits.findings = [one for one in self.evidence.findings if _finding_fits(signal, one)]
+        elif signal.kind == "stack":
+            hits.findings = [one for one in self.evidence.findings if _stack_fits(signal, one)]
         else:
             hits.fact = all(holds(condition, self.evidence.facts) for condition in signal.conditions)
+        if signal.kind == "log" and signal.says in STATED:
+            hits.lines = [one for one in hits.lines if not (one.note and _ANOTHER_WAY.search(one.text))]
         if hits.lines:
             hits.lines = [one for one in hits.lines if not self._taken_back(signal, one)]
         return hits
@@ -274,8 +284,29 @@ def _finding_fits(signal: Signal, one: Finding) -> bool:
     if one.probe != signal.check:
         return False
     wanted = signal.statuses or (Status.FAIL.value,)
-    if one.status.value not in wanted:
+    return one.status.value in wanted and _fields_fit(signal, one)
+
+
+STACKS = "attach.process"
+"""The check whose findings carry the calls of a process."""
+
+
+def _stack_fits(signal: Signal, one: Finding) -> bool:
+    """A process that stands in one of the calls. Where a signal asks for nothing else, it must have stood still."""
+    if one.probe != STACKS:
         return False
+    frames = one.data.get("frames")
+    calls = (
+        [str(frame) for frame in frames]
+        if isinstance(frames, (list, tuple))
+        else str(frames or "").splitlines()
+    )
+    if not any(re.search(pattern, call) for pattern in signal.patterns for call in calls):
+        return False
+    return _fields_fit(signal, one) if signal.conditions else one.data.get("stuck") == "true"
+
+
+def _fields_fit(signal: Signal, one: Finding) -> bool:
     plain = {
         key: [str(item) for item in value] if isinstance(value, list) else [str(value)]
         for key, value in one.data.items()

@@ -15,6 +15,7 @@ from diag.diagnose.evidence import Evidence, prepare
 from diag.diagnose.facts import add_probe_facts, flatten, nested_facts
 from diag.diagnose.machine import hardware_facts as _hardware_facts
 from diag.diagnose.machine import hardware_of_facts, known_hardware, plans_of_logs, probed_hardware
+from diag.diagnose.matching import STACKS
 from diag.diagnose.unexplained import unexplained
 from diag.model import (
     Diagnosis,
@@ -30,6 +31,7 @@ from diag.model import (
     Unexplained,
     Verdict,
 )
+from diag.observe.flight.recognise import looks_like_dump, read_flight_dump
 from diag.observe.logs.opening import Opening
 from diag.observe.logs.reading import LogReader, LogReading, build_reader
 from diag.observe.reports import NodeReport, looks_like_report, read_report
@@ -38,6 +40,7 @@ from diag.system import UserError
 
 if TYPE_CHECKING:
     from diag.diagnose.plans import Correction
+    from diag.observe.flight.dump import RankDump
 
 Progress = Callable[[int, int | None], None]
 
@@ -66,6 +69,7 @@ class Given:
     plans: list[LaunchPlan] = field(default_factory=list)
     reports: list[NodeReport] = field(default_factory=list)
     inputs: list[InputFile] = field(default_factory=list)
+    dumps: list[RankDump] = field(default_factory=list)
 
 
 def explain(
@@ -90,13 +94,17 @@ def gather(paths: Sequence[str], base: Base, on_progress: Progress | None = None
 
     given = Given()
     reader = build_reader(base, count)
-    opening = Opening(paths)
+    opening = Opening(paths, wants_binary=looks_like_dump)
     given.logs.skipped = opening.skipped
     for source in opening:
         if looks_like_report(source.head):
             text = b"".join(source.blocks())
             given.reports.append(read_report(source.name, text))
             given.inputs.append(InputFile(source.name, "report", len(text)))
+        elif looks_like_dump(source.head):
+            dump = read_flight_dump(source)
+            given.dumps.append(dump)
+            given.inputs.append(InputFile(source.name, "flight-recorder dump", dump.bytes))
         elif _is_plan(source.name, source.head):
             from diag.observe.plans import read_plan_text
 
@@ -113,6 +121,10 @@ def gather(paths: Sequence[str], base: Base, on_progress: Progress | None = None
             "holds nothing that could be read" + (f" ({what.name} {what.why})" if what else ""),
             where=", ".join(paths),
             code="nothing-readable",
+        )
+    if len(given.dumps) == len(given.inputs) and not any(dump.groups for dump in given.dumps):
+        raise UserError(
+            given.dumps[0].problem or "holds no call", where=given.dumps[0].source, code="nothing-readable"
         )
     return given
 
@@ -135,12 +147,26 @@ def conclude_given(
 ) -> Report:
     """Join what logs, probes, reports and plans say, and conclude."""
     everything = list(findings)
+    links = None
     if given.reports:
-        from diag.diagnose.nodes.compare import join_reports
+        from diag.diagnose.nodes.apart import join_reports, links_of
 
         everything += join_reports(given.reports)
+        links = links_of(given.reports)
+    if any(one.probe == STACKS for one in everything):
+        from diag.diagnose.stuck import judge_together
+
+        everything = judge_together(everything)
+    if given.dumps:
+        from diag.diagnose.flight import judge_dumps
+
+        waiting, missing = judge_dumps(given.dumps)
+        everything += waiting
+        gaps = (*gaps, *missing)
     extra: dict[str, list[str]] = {}
     sections: dict[str, Any] = dict(facts)
+    if links is not None and "network" not in sections:
+        sections["network"] = {"links": links}
     for seen in [facts, *(report.facts for report in given.reports)]:
         add_probe_facts(extra, seen)
     hardware = known_hardware(given.logs.files, extra, facts, given.reports)
@@ -282,13 +308,18 @@ def run_node(
 
         given.plans.append(read_plan(plan))
         given.inputs.append(InputFile(plan, "plan", Path(plan).stat().st_size))
-    setup = Setup(env=dict(os.environ), python=python, deep=deep)
+    setup = Setup(env=dict(os.environ), python=python, deep=deep, models=models_of_plans(given.plans))
     run = run_probes(setup, only=only, skip=skip, timeout_s=timeout_s, on_event=on_event)
     report = conclude_given("run", base, given, run.findings, run.facts, run.gaps)
     note = (
         (f"interrupted after {run.duration_s:.1f} s: the rest was not looked at",) if run.interrupted else ()
     )
     return replace(report, notes=(*report.notes, *note))
+
+
+def models_of_plans(plans: Sequence[LaunchPlan]) -> tuple[str, ...]:
+    """The models that plans name, each once."""
+    return tuple(dict.fromkeys(service.model for plan in plans for service in plan.services if service.model))
 
 
 def conclude(
@@ -303,7 +334,16 @@ def conclude(
 ) -> Report:
     """Diagnose and make the report with its verdict and exit code."""
     diagnoses = diagnose(base, evidence)
-    open_question = unexplained(evidence) if not diagnoses and evidence.has_failure else None
+    unknown = all(one.guessed for one in diagnoses)
+    open_question = unexplained(evidence) if unknown and evidence.has_failure else None
+    if (
+        not diagnoses
+        and open_question is None
+        and any(one.data.get("unexplained") for one in evidence.findings)
+    ):
+        from diag.diagnose.stuck import standing_unexplained
+
+        open_question = standing_unexplained(evidence.findings)
     verdict, code = judge(diagnoses, evidence.findings, open_question)
     return Report(
         command=command,
@@ -325,7 +365,9 @@ def judge(
     diagnoses: Sequence[Diagnosis], findings: Sequence[Finding], open_question: Unexplained | None
 ) -> tuple[Verdict, int]:
     """The verdict and the exit code (CONTRACT: 0 nothing wrong, 1 named, 3 wrong or unmeasured and unknown)."""
-    roots = [one for one in diagnoses if one.role is not Role.ECHO and one.severity != "note"]
+    roots = [
+        one for one in diagnoses if one.role is not Role.ECHO and one.severity != "note" and not one.guessed
+    ]
     if any(one.strength is not Strength.POSSIBLE for one in roots) or any(
         one.status is Status.FAIL for one in findings
     ):

@@ -204,6 +204,7 @@ def _signal(reader: _Reader, name: str, raw: Any) -> Signal:
         "exception",
         "finding",
         "fact",
+        "stack",
         "says",
         "frames",
         "status",
@@ -214,15 +215,15 @@ def _signal(reader: _Reader, name: str, raw: Any) -> Signal:
         "other",
     }
     raw = reader.mapping(raw, place, set(), keys)
-    kinds = [kind for kind in ("log", "exception", "finding", "fact") if kind in raw]
+    kinds = [kind for kind in ("log", "exception", "finding", "fact", "stack") if kind in raw]
     if len(kinds) != 1:
-        raise reader.fail(place, "needs exactly one of log, exception, finding, fact")
+        raise reader.fail(place, "needs exactly one of log, exception, finding, fact, stack")
     kind = kinds[0]
     says = reader.choice(raw.get("says", "context"), f"{place}.says", SAYS)
     patterns: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     literals: tuple[tuple[str, ...], ...] = ()
-    if kind in ("log", "exception"):
+    if kind in ("log", "exception", "stack"):
         patterns = reader.texts(raw[kind], place)
         if not patterns:
             raise reader.fail(place, "has no pattern")

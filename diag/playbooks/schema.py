@@ -55,7 +55,8 @@ class Signal:
 
     kind `log`: `patterns` (regular expressions, any of them) searched in a line; kind `exception`: `patterns`
     searched in the last line of a traceback, `frames` in its frames; kind `finding`: a probe's or plan check's
-    answer; kind `fact`: `conditions` on the facts.
+    answer; kind `fact`: `conditions` on the facts; kind `stack`: `patterns` searched in the calls of a process that
+    `diag attach` looked at (`function (path/file.py:12)`), `conditions` on what it does (`stuck`, `site`, `kind`, `phase`).
     says: `cause` the message itself names this cause; `effect` a failure this cause brings, others too; `hint`
     a warning or an odd line; `context` no evidence by itself.
     """

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class Frame:
     function: str
     file: str
     line: int
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    """Whole numbers among its local variables, where they were asked for; nothing else of them is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +60,26 @@ def find_py_spy() -> str | None:
     return str(beside) if beside.exists() else shutil.which("py-spy")
 
 
-def dump_stacks(pid: int, *, timeout_s: float = 3.0) -> Stacks:
-    """Read the Python stacks of `pid`. Non-blocking: the process is not paused, so a busy one may need a second try."""
+def dump_stacks(pid: int, *, timeout_s: float = 3.0, numbers: bool = False) -> Stacks:
+    """Read the Python stacks of `pid`. Non-blocking: the process is not paused, so a busy one may need a second try.
+
+    With `numbers` also the whole numbers among the local variables: the peer of a send or receive.
+    """
     tool = find_py_spy()
     if tool is None:
         return Stacks(
             pid, reason=Reason.TOOL_MISSING, message="py-spy is not installed next to diag nor on PATH"
         )
-    argv = [tool, "dump", "--pid", str(pid), "--nonblocking", "--json", "--full-filenames"]
+    argv = [
+        tool,
+        "dump",
+        "--pid",
+        str(pid),
+        "--nonblocking",
+        "--json",
+        "--full-filenames",
+        *(["--locals"] if numbers else []),
+    ]
     outcome = run_command(argv, timeout_s=timeout_s)
     result = read_outcome(pid, outcome)
     if result.reason is Reason.CRASHED and outcome.duration_s < timeout_s / 2:
@@ -104,7 +118,10 @@ def parse_dump(text: str) -> tuple[ThreadStack, ...]:
 
 
 def _thread(entry: Mapping[str, Any]) -> ThreadStack:
-    frames = tuple(Frame(str(f["name"]), str(f["filename"]), int(f["line"])) for f in entry["frames"])
+    frames = tuple(
+        Frame(str(f["name"]), str(f["filename"]), int(f["line"]), _numbers(f.get("locals")))
+        for f in entry["frames"]
+    )
     return ThreadStack(
         str(entry.get("thread_name") or ""),
         entry.get("os_thread_id"),
@@ -112,6 +129,15 @@ def _thread(entry: Mapping[str, Any]) -> ThreadStack:
         bool(entry["owns_gil"]),
         frames,
     )
+
+
+def _numbers(variables: Any) -> dict[str, int]:
+    found = {}
+    for one in variables if isinstance(variables, list) else []:
+        text = str(one.get("repr") or "")
+        if text.isdigit() and len(text) < 10:
+            found[str(one.get("name"))] = int(text)
+    return found
 
 
 def ptrace_allowed(root: Root) -> bool | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -12,11 +11,8 @@ from pathlib import Path
 import pytest
 
 from diag.model import Reason
-from diag.observe.stacks.pyspy import main_thread, read_stacks, to_observations
 from diag.system import Outcome, Root
-from diag.system.jobs import JobProcess
-from diag.system.processes import read_process
-from diag.system.pyspy import Stacks, dump_stacks, parse_dump, ptrace_allowed, read_outcome
+from diag.system.pyspy import dump_stacks, parse_dump, ptrace_allowed, read_outcome
 
 DUMP = json.dumps(
     [
@@ -77,36 +73,23 @@ def test_a_process_without_python_is_told_apart() -> None:
     assert stacks.reason in (Reason.NOT_APPLICABLE, Reason.PERMISSION)
 
 
-def test_a_real_process_becomes_observations_with_its_rank() -> None:
-    code = "import time\ndef in_barrier():\n    print('there', flush=True)\n    time.sleep(60)\nin_barrier()"
+def test_a_real_process_shows_where_it_is() -> None:
+    code = (
+        "import time\ndef in_barrier(src):\n    print('there', flush=True)\n    time.sleep(60)\nin_barrier(3)"
+    )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             process.stdout.readline()
-            seen = read_process(Root(), process.pid)
-            assert seen is not None
-            looked = read_stacks([JobProcess(seen, "torchrun", "rank", 3)])
+            stacks = dump_stacks(process.pid, numbers=True)
         finally:
             process.kill()
-    ((_, stacks),) = looked
     if stacks.reason is Reason.PERMISSION:
         pytest.skip("no right to ptrace here")
-    observations = to_observations(looked, host="node7")
-    main = main_thread(stacks)
 
-    assert main is not None
-    assert "in_barrier" in [frame.function for frame in main.frames]
-    assert (observations[0].origin.rank, observations[0].origin.host) == (3, "node7")
-    assert "in_barrier (<string>:4)" in observations[0].text
-
-
-def test_what_could_not_be_seen_is_an_observation_too() -> None:
-    seen = read_process(Root(), os.getpid())
-    assert seen is not None
-    member = JobProcess(seen, "vllm", "worker", None)
-    (one,) = to_observations([(member, Stacks(seen.pid, reason=Reason.PERMISSION, message="may not"))])
-
-    assert (one.name, one.text, one.fields["reason"]) == ("unseen", "may not", "permission")
+    (frame,) = [one for one in stacks.threads[0].frames if one.function == "in_barrier"]
+    assert (frame.file, frame.line) == ("<string>", 4)
+    assert frame.numbers == {"src": 3}
 
 
 def test_the_right_to_ptrace_is_read_from_the_capabilities(tmp_path: object) -> None:

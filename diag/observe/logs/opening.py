@@ -11,7 +11,7 @@ import os
 import sys
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
@@ -74,6 +74,8 @@ class Opening:
 
     paths: Sequence[str]
     skipped: list[Skipped] = field(default_factory=list)
+    wants_binary: Callable[[bytes], bool] | None = None
+    """Says of a binary file's first bytes whether somebody reads it all the same (flight-recorder dumps)."""
 
     def __iter__(self) -> Iterator[Source]:
         for path in self.paths:
@@ -133,7 +135,7 @@ class Opening:
         if wide:
             stream = io.BytesIO((head + stream.read(256 << 20)).decode(wide, "replace").encode())
             head = stream.read(SNIFF)
-        elif _is_binary(head):
+        elif _is_binary(head) and not (self.wants_binary is not None and self.wants_binary(head)):
             self._not_text(name, named)
             return
         yield Source(name, stream, head, size)
@@ -252,7 +254,8 @@ def _zstd_error() -> type[Exception]:
 
 
 def _is_binary(head: bytes) -> bool:
-    """A crash may leave a few NUL bytes in a log; a program or an image is full of them."""
+    """A crash may leave a few NUL bytes in a log, cutting it while it is written many at its start; programs are full of them."""
+    head = head.lstrip(b"\0") or head
     return len(head) - len(head.translate(None, _STRANGE)) > max(8, len(head) // 50)
 
 

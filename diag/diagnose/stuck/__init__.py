@@ -1,0 +1,8 @@
+"""From a look at the launch's processes to who holds up whom. Pure."""
+
+from diag.diagnose.stuck.gpus import judge_gpus
+from diag.diagnose.stuck.open_question import standing_unexplained
+from diag.diagnose.stuck.process import judge_processes
+from diag.diagnose.stuck.verdict import judge_jobs, judge_together
+
+__all__ = ["judge_gpus", "judge_jobs", "judge_processes", "judge_together", "standing_unexplained"]
