@@ -29,15 +29,29 @@ def lab() -> Any:
 @pytest.mark.lab
 @pytest.mark.parametrize(
     "name",
-    ["healthy", "link-one-way", "ephemeral-ports-one", "mtu-black-hole", "wrong-world-size", "same-name"],
-)
+    [
+        "healthy", "link-one-way", "ephemeral-ports-one", "port-range", "mtu-black-hole", "same-name", "translated", "node-dies",
+        "side-channel-blocked", "nixl-wrong-device",
+    ],
+)  # fmt: skip
 def test_a_fault_is_told_right(lab: Any, name: str) -> None:
     lab_links, faults = lab
+    if (why_not := faults[name].needs()) is not None:
+        pytest.skip(why_not)
 
     told = lab_links.run_fault(faults[name], 4)
 
     assert told.right, told.said
     assert told.took_s < lab_links.LIMIT_S
+
+
+@pytest.mark.lab
+def test_separate_reports_tell_the_same_even_if_node_0_never_ran(lab: Any) -> None:
+    lab_links, faults = lab
+
+    told = lab_links.run_apart(faults["wrong-world-size"], 3, None)
+
+    assert [one.right for one in told] == [True, True, True], [one.said for one in told]
 
 
 @pytest.mark.lab

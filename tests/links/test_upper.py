@@ -157,6 +157,32 @@ def test_wrong_numbers_are_never_fine() -> None:
     assert "gpu1" in told.summary
 
 
+def test_a_torch_that_loads_too_slowly_is_no_broken_collective() -> None:
+    facts = able(healthy(2))
+    slow = {
+        "right": None,
+        "phase": "import torch",
+        "message": "torch was still being imported",
+        "slow_start": True,
+    }
+    facts["collectives"]["gloo"] = result({"0": stuck("TCPStore"), "1": slow})
+
+    (told,) = of(facts, "all-reduce")
+
+    assert (told.status, told.reason) == (Status.UNKNOWN, Reason.TIMEOUT)
+    assert "gpu1" in told.summary
+
+
+def test_a_nixl_that_starts_too_slowly_is_no_broken_backend() -> None:
+    facts = able(healthy(2))
+    late = {"error": "NIXL did not start within 12 s", "phase": "start", "slow_start": True}
+    facts["transfer"] = {"nodes": {"0": late, "1": {"lanes": []}}, "links": {}}
+
+    (told,) = of(facts, "nixl")
+
+    assert (told.status, told.reason) == (Status.UNKNOWN, Reason.TIMEOUT)
+
+
 def reads(facts: Facts, bad: dict[str, Facts]) -> Facts:
     links = {f"{a}>{b}": {"outcome": "ok", "ms": 20.0} for a in range(4) for b in range(4) if a != b}
     facts["transfer"] = {
@@ -261,7 +287,9 @@ class Nodes:
         if order["do"] == "port":
             return {"port": free_port()}
         if order["do"] == "collective":
-            return {"result": self.between[rank].collective({**order, "address": "127.0.0.1"})}
+            return {
+                "result": self.between[rank].collective({**order, "address": "127.0.0.1", "deadline_s": 90})
+            }
         return {"result": self.between[rank].transfer(order)}
 
     def close(self) -> None:
@@ -286,7 +314,7 @@ def test_one_variable_is_changed_to_tell_the_cause() -> None:
     """An interface that is not there: the launch's own variables fail, the one that carries the address passes."""
     nodes = Nodes(2, ("link.all-reduce",), {rank: {"GLOO_SOCKET_IFNAME": "nope0"} for rank in range(2)})
 
-    told = climb("gloo", [0, 1], nodes.cards, nodes.order, deep=False)
+    told = climb("gloo", [0, 1], nodes.cards, nodes.order, deep=True)
 
     assert all(one["right"] is None and one["phase"] == "gloo communicator" for one in told["all"].values())
     assert [(one["set"], one["right"]) for one in told["changed"]] == [({"GLOO_SOCKET_IFNAME": "lo"}, True)]
@@ -326,7 +354,7 @@ def test_a_rank_whose_peers_never_come_ends_and_says_where() -> None:
         {"backend": "gloo", "steps": [], "rank": 0, "world": 2, "address": "127.0.0.1", "port": free_port()}
     )
 
-    assert time.monotonic() - begin < 25
+    assert time.monotonic() - begin < 60
     assert told["right"] is None
     assert told["phase"] in ("TCPStore", "gloo communicator")
 

@@ -89,7 +89,7 @@ def _translated(view: View) -> list[Finding]:
             if interface["kind"] != "loopback"
             for one in interface["addresses"]
         ]
-        into = [link for link in view.links if link.b == rank]
+        into = view.links_to.get(rank, [])
         closed = not into or any(not link.open for link in into)
         text = (
             f"{view.name(rank)} is behind address translation: it calls itself {', '.join(own[:3])}, the others see {address}; "

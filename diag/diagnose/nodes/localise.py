@@ -87,12 +87,9 @@ def matrix_rows(facts: Mapping[str, Any]) -> list[str]:
     view = View(facts)
     rows = []
     for rank in view.ranks:
-        bad = [
-            f"to node {link.b} {link.seen.get('outcome', '?')}"
-            for link in view.links
-            if link.a == rank and not link.open
-        ]
-        fine = sum(link.open for link in view.links if link.a == rank)
+        mine = view.links_from.get(rank, [])
+        bad = [f"to node {link.b} {link.seen.get('outcome', '?')}" for link in mine if not link.open]
+        fine = sum(link.open for link in mine)
         if bad:
             more = f" and {len(bad) - 8} more" if len(bad) > 8 else ""
             rows.append(f"links of {view.name(rank)}: {', '.join(bad[:8])}{more}; {fine} open")

@@ -113,8 +113,7 @@ def _nodes(view: View, left: Left) -> list[Finding]:
         return []
     for kind in ("both", "in", "out"):
         for rank in view.ranks:
-            into = [link for link in view.links if link.b == rank]
-            out = [link for link in view.links if link.a == rank]
+            into, out = view.links_to.get(rank, []), view.links_from.get(rank, [])
             wanted = [*into, *out] if kind == "both" else into if kind == "in" else out
             gone = [link for link in wanted if (link.a, link.b) in left]
             if len(gone) < len(wanted) or (len(gone) < 2):

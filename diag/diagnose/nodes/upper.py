@@ -39,6 +39,19 @@ def _collective(view: View, backend: str) -> list[Finding]:
     if absent:
         text = f"{title} between the nodes not tried: {next(iter(absent.values()))} on {view.names(absent)}"
         return [found(test, Status.SKIP, text, reason=Reason.TOOL_MISSING, **data)]
+    late = {int(rank): one["message"] for rank, one in results.items() if one.get("slow_start")}
+    if late:
+        text = f"{title} between the nodes not reached: on {view.names(late)} {next(iter(late.values()))}"
+        return [
+            found(
+                test,
+                Status.UNKNOWN,
+                text,
+                reason=Reason.TIMEOUT,
+                remedy="run diag again when the nodes are less busy",
+                **data,
+            )
+        ]
     wrong = [
         int(rank)
         for rank, one in results.items()
@@ -268,6 +281,18 @@ def _transfers(view: View, told: Mapping[str, Any], kind: str) -> list[Finding]:
     """What reading one kind of memory gave."""
     result = []
     broken = {int(rank): one for rank, one in told["nodes"].items() if one.get("error")}
+    late = [rank for rank, one in broken.items() if one.get("slow_start")]
+    if late:
+        text = f"KV transfer with NIXL: on {view.names(late)} {broken[late[0]]['error']} (slow storage or few cores)"
+        return [
+            found(
+                "nixl",
+                Status.UNKNOWN,
+                text,
+                reason=Reason.TIMEOUT,
+                remedy="run diag again when the nodes are less busy",
+            )
+        ]
     for rank, one in list(broken.items())[:6]:
         devices = ((view.cards[rank].get("abilities") or {}).get("settings") or {}).get("UCX_NET_DEVICES")
         chosen = f" with UCX_NET_DEVICES={devices}" if devices else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -87,6 +87,16 @@ class View:
         return sorted(found, key=lambda link: (link.a, link.b))
 
     @cached_property
+    def links_to(self) -> dict[int, list[Link]]:
+        """Links by the node they lead to."""
+        return _by(self.links, lambda link: link.b)
+
+    @cached_property
+    def links_from(self) -> dict[int, list[Link]]:
+        """Links by the node that tried them."""
+        return _by(self.links, lambda link: link.a)
+
+    @cached_property
     def ranks(self) -> list[int]:
         """Nodes that took part to the end."""
         return sorted({rank for link in self.links for rank in (link.a, link.b)})
@@ -105,7 +115,7 @@ class View:
         own = {one["address"] for interface in interfaces for one in interface["addresses"]}
         return (
             str(address)
-            if own and address not in own and not str(address).startswith(("127.", "::1"))
+            if own and address not in own and not str(address).startswith(("127.", "::1", "fe80:"))
             else None
         )
 
@@ -122,6 +132,13 @@ class View:
         """Several nodes in a sentence."""
         every = [self.name(rank) for rank in sorted(ranks)]
         return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+
+
+def _by(links: Iterable[Link], end: Callable[[Link], int]) -> dict[int, list[Link]]:
+    result: dict[int, list[Link]] = {}
+    for link in links:
+        result.setdefault(end(link), []).append(link)
+    return result
 
 
 def found(

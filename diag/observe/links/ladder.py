@@ -123,7 +123,7 @@ def reach(peer: dict[str, Any], own: str, machine: str = "") -> Result:
     if seen["stage"] == "tcp" and peer.get("extra_port"):
         result["rendezvous_port"] = _answers(peer, peer["extra_port"], own)
     if seen["stage"] in ("tcp", "ok"):
-        result |= _other_ports(peer, own)
+        result |= _other_ports(peer, own, surely=seen["stage"] == "ok")
     alternatives = {}
     for library, chosen in sorted((peer.get("chosen") or {}).items()):
         target = chosen.get("address")
@@ -142,15 +142,20 @@ def reach(peer: dict[str, Any], own: str, machine: str = "") -> Result:
     return {**result, "chosen": alternatives}
 
 
-def _answers(peer: dict[str, Any], port: int, own: str) -> str:
-    """Whether the peer's diag answers on a port: the outcome."""
-    wire, there = greet(peer["address"], port, peer["instance"], own, ALT_S)
-    if wire is not None:
-        wire.close()
-    return str(there["outcome"])
+def _answers(peer: dict[str, Any], port: int, own: str, *, surely: bool = False) -> str:
+    """Whether the peer's diag answers on a port: the outcome. `surely`: silence is asked again, with time for three SYNs."""
+    outcome = "timeout"
+    for timeout_s in (ALT_S, CONNECT_S) if surely else (ALT_S,):
+        wire, there = greet(peer["address"], port, peer["instance"], own, timeout_s)
+        if wire is not None:
+            wire.close()
+        outcome = str(there["outcome"])
+        if outcome not in ("timeout", "silent"):
+            break
+    return outcome
 
 
-def _other_ports(peer: dict[str, Any], own: str) -> Result:
+def _other_ports(peer: dict[str, Any], own: str, *, surely: bool) -> Result:
     """Ports spread over the ephemeral range, and those of services beside the collectives, all at once.
 
     A service's port may be held by the job itself: then a connection is all that can be asked for.
@@ -159,14 +164,14 @@ def _other_ports(peer: dict[str, Any], own: str) -> Result:
 
     def service(one: dict[str, Any]) -> str:
         if one["ours"]:
-            return _answers(peer, one["port"], own)
-        wire, outcome, _ = dial(peer["address"], one["port"], ALT_S)
+            return _answers(peer, one["port"], own, surely=surely)
+        wire, outcome, _ = dial(peer["address"], one["port"], CONNECT_S)
         if wire is not None:
             wire.close()
         return outcome
 
     with ThreadPoolExecutor(max(1, len(spread) + len(services))) as pool:
-        ports = pool.map(lambda port: _answers(peer, port, own), spread)
+        ports = pool.map(lambda port: _answers(peer, port, own, surely=surely), spread)
         others = pool.map(service, services.values())
         return {
             "ports": {str(port): outcome for port, outcome in zip(spread, ports, strict=True)},

@@ -11,8 +11,8 @@ from typing import Any
 
 from diag.observe.links.place import Card, interface_of
 from diag.observe.links.rungs import climb, transfer
-from diag.observe.links.schedule import Pair, plan_rounds
-from diag.observe.links.wire import Closed, Foreign, Message, Wire
+from diag.observe.links.schedule import ALL_PAIRS_UP_TO, Pair, plan_rounds
+from diag.observe.links.wire import Closed, Foreign, Message, Wire, encode
 
 REACH_S = 16.0
 """Connection, greeting, other ports and two alternative addresses, each with its own shorter deadline."""
@@ -21,6 +21,9 @@ ROUNDS_S, EACH_ROUND_S = 15.0, 1.0
 """A healthy round takes about half a second; when a bad link has used up the time, the rest is said to be unmeasured."""
 AGAIN_S = 10.0
 """For measuring slow links again."""
+LIST_S, FAREWELL_S, FAREWELL_MANY_S = 10.0, 5.0, 30.0
+"""For messages whose size grows with the number of nodes."""
+MOST_BAD = 2000
 AT_ONCE = 32
 SLOW = 0.35
 """A link below this share of the usual rate is measured again alone before anybody is accused."""
@@ -63,8 +66,18 @@ class Lead:
         for a, b in (pair for one in rounds for pair in one):
             peers[a].append(b)
             peers[b].append(a)
-        roster = {str(rank): public(card) for rank, card in self._cards.items()}
-        self._order({rank: {"do": "roster", "nodes": roster} for rank in ranks}, 5.0, "the list of nodes")
+        shown = {rank: public(card) for rank, card in self._cards.items()}
+        self._order(
+            {
+                rank: {
+                    "do": "roster",
+                    "nodes": {str(other): shown[other] for other in {0, rank, *peers[rank]}},
+                }
+                for rank in ranks
+            },
+            LIST_S,
+            "the list of nodes",
+        )
         self._talk(f"{len(ranks)} nodes met; {sum(map(len, rounds))} links in {len(rounds)} rounds")
         answers = self._order(
             {rank: {"do": "reach", "peers": peers[rank]} for rank in ranks}, REACH_S, "reaching for the peers"
@@ -80,11 +93,13 @@ class Lead:
 
     def farewell(self, facts: Facts) -> None:
         """Tell everybody the outcome, all at once: one that reads slowly holds up nobody."""
-        deadline = time.monotonic() + 5
+        many = len(self._cards) > ALL_PAIRS_UP_TO
+        deadline = time.monotonic() + (FAREWELL_MANY_S if many else FAREWELL_S)
+        text = encode({"do": "end", "facts": in_short(facts) if many else facts})
 
         def tell(wire: Wire) -> None:
             with contextlib.suppress(Closed, TimeoutError):
-                wire.send({"do": "end", "facts": facts}, deadline)
+                wire.send_bytes(text, deadline)
 
         for future in [self._pool.submit(tell, wire) for wire in self._wires.values()]:
             future.result()
@@ -186,6 +201,34 @@ def _ask(wire: Wire, order: Message, deadline: float) -> tuple[Message | None, s
         return None, "timeout"
     except Foreign:
         return None, "garbled"
+
+
+def in_short(facts: Facts) -> Facts:
+    """What each of very many nodes is told: bad links whole, of the others what judges need; of good nodes' cards their names."""
+    rates = {ends_of(name): float(one["mbps"]) for name, one in facts["links"].items() if one.get("mbps")}
+    usual = usual_rate(rates) if rates else 0.0
+
+    def bad(one: Facts) -> bool:
+        slow = (one.get("mbps") or usual) < SLOW * usual
+        lost = (one.get("sent") or 0) > (one.get("back") or 0)
+        ports = any(outcome != "ok" for outcome in (one.get("ports") or {}).values())
+        return one.get("stage") != "ok" or slow or lost or ports or bool(one.get("vanished_bytes"))
+
+    wanted = ("stage", "outcome", "mbps", "sent", "there", "back", "mtu_bytes", "clock_ahead_s")
+    links: dict[str, Facts] = {}
+    ends: set[str] = set()
+    for name, one in facts["links"].items():
+        whole = len(ends) < MOST_BAD and bad(one)
+        links[name] = one if whole else {key: one[key] for key in wanted if key in one}
+        ends |= {str(end) for end in ends_of(name)} if whole else set()
+    short = ("hostname", "node_rank", "nnodes", "world_size", "address", "machine", "version")
+    nodes = {
+        number: {
+            key: card.get(key) for key in (*short, *(("interfaces", "chosen") if number in ends else ()))
+        }
+        for number, card in facts["nodes"].items()
+    }
+    return {**facts, "links": links, "nodes": nodes}
 
 
 def ends_of(name: str) -> Pair:

@@ -181,7 +181,7 @@ class Gathering:
         try:
             wire.send(greeting(own["instance"], "master", own["version"], rank=own["node_rank"]), deadline)
             card = wire.receive(deadline)
-            if "node_rank" not in card:
+            if not _is_card(card):
                 wire.close()
                 return
             card["address"] = unmapped(peer)
@@ -221,6 +221,13 @@ class Gathering:
                 self._card.setdefault("address", mine)
             self._lock.notify_all()
         return refusal
+
+
+def _is_card(card: Message) -> bool:
+    """Whether a first line is a node's card: whatever else comes to the port is a stranger's."""
+    return isinstance(card.get("node_rank"), int) and all(
+        isinstance(card.get(key), str) for key in ("instance", "hostname", "version")
+    )
 
 
 def _short(card: Card) -> Message:

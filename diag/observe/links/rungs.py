@@ -60,7 +60,7 @@ def climb(
         "changed": [],
         "untried": [],
     }
-    if _right(told["all"]) or any(one.get("absent") for one in told["all"].values()):
+    if _right(told["all"]) or any(one.get("absent") or one.get("slow_start") for one in told["all"].values()):
         return told
     end = time.monotonic() + (DEEP_CLIMB_S if deep else CLIMB_S)
     for change in _changes(backend, able, cards):
@@ -111,7 +111,7 @@ def _run(
             continue
         for place, rank in enumerate(group):
             orders[rank] = {
-                "do": "collective", "backend": backend, "steps": list(steps), "head": group[0], "port": ports[group[0]]["port"],
+                "do": "collective", "backend": backend, "steps": list(steps), "head": group[0], "address": cards[group[0]].get("address"), "port": ports[group[0]]["port"],
                 "rank": place, "world": len(group), "env": dict((env or {}).get(rank, {})),
             }  # fmt: skip
     answers = (

@@ -249,7 +249,9 @@ def _obey(job: _Job, order: Message, nodes: Mapping[int, Card]) -> Message:
             with open_listener(0) as free:
                 return {"port": free.getsockname()[1]}
         case "collective" if job.workers is not None:
-            return {"result": job.workers.collective({**order, "address": nodes[order["head"]]["address"]})}
+            # The master's address is what this node reaches it by, whatever others call it.
+            head = nodes[0]["address"] if order["head"] == 0 else order["address"]
+            return {"result": job.workers.collective({**order, "address": head})}
         case "transfer" if job.workers is not None:
             return {"result": job.workers.transfer(order)}
     return {}

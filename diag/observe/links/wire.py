@@ -8,7 +8,7 @@ import socket
 import time
 from typing import Any
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when an older diag could not understand us."""
 HELLO = "diag-links"
 MAX_LINE_BYTES = 64 << 20
@@ -36,7 +36,7 @@ class Wire:
 
     def send(self, message: Message, deadline: float) -> None:
         """Send one message. Raises Closed or TimeoutError."""
-        self.send_bytes(json.dumps(message).encode() + b"\n", deadline)
+        self.send_bytes(encode(message), deadline)
 
     def send_bytes(self, data: bytes, deadline: float) -> None:
         """Send raw bytes."""
@@ -108,6 +108,11 @@ class Wire:
         if left <= 0:
             raise TimeoutError
         self.socket.settimeout(left)
+
+
+def encode(message: Message) -> bytes:
+    """A message as it travels: one line."""
+    return json.dumps(message).encode() + b"\n"
 
 
 def _quoted(data: bytes | bytearray) -> str:

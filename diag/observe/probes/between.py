@@ -20,10 +20,11 @@ from diag.system.processes import read_environment
 
 MEET_S = 10
 """Between nodes, torch's start on the slowest of them included."""
-OPEN_S, ROUND_S, LIFE_S = 12.0, 6.0, 60.0
+OPEN_S, ROUND_S, LIFE_S = 12.0, 4.0, 60.0
 """Starting NIXL; one round of reads; and the longest that its process lives whatever happens to us."""
 BYTES = 1 << 20
 """A megabyte: a block of KV cache is of this order."""
+SLOW_START = "torch was still being imported at the deadline (slow storage or few cores)"
 NIXL_MODULES = ("nixl", "nixl_cu12", "nixl_cu13")
 SIDE_CHANNEL_PORT = 5600
 """vLLM's default of VLLM_NIXL_SIDE_CHANNEL_PORT (vllm/envs.py), which Dynamo's vLLM workers use too."""
@@ -57,8 +58,10 @@ class Between:
         """Ports on which a disaggregated launch of this node meets its peers: as set, else the engines' defaults."""
         environments = [self._setup.env]
         asked: dict[str, int] = {}
-        for member in find_job(self._setup.root):
-            if member.computes:
+        root = self._setup.root
+        here = root.link("/proc/self/ns/net")
+        for member in find_job(root):
+            if member.computes and root.link(f"/proc/{member.process.pid}/ns/net") == here:
                 environments.append(read_environment(self._setup.root, member.process.pid) or {})
                 words = member.process.argv
                 for word, value in itertools.pairwise(words):
@@ -125,7 +128,7 @@ class Between:
         if first is None:
             code = self._agent.code
             how = f"did not start within {OPEN_S:.0f} s" if code is None else f"died with code {code}"
-            first = {"error": f"NIXL {how}", "phase": "start"}
+            first = {"error": f"NIXL {how}", "phase": "start", "slow_start": code is None}
         if "error" in first:
             first["said"] = _complaints(self._agent.said())
             self._end()
@@ -135,7 +138,7 @@ class Between:
         agent = self._agent
         if agent is None or not agent.tell({"peers": peers, "round_s": ROUND_S}):
             return {"reads": {}, "error": "NIXL's process has ended", "phase": "read"}
-        answer = agent.hear(ROUND_S + 3)
+        answer = agent.hear(ROUND_S + 2)
         said = agent.said()
         if answer is None:
             code = agent.code
@@ -144,7 +147,7 @@ class Between:
                 lost = {
                     "outcome": "timeout",
                     "state": "PROC",
-                    "message": f"NIXL does not come back within {ROUND_S + 3:.0f} s",
+                    "message": f"NIXL does not come back within {ROUND_S + 2:.0f} s",
                 }
             answer = {"reads": dict.fromkeys(peers, lost)}
         lanes = list(
@@ -199,6 +202,8 @@ def _result(rank: dict[str, Any], python: str) -> dict[str, Any]:
     if "right" in told and (rank["done"] or rank["phase"] == "parting"):
         return told
     error = rank["error"] or {}
+    if not error and not rank["ended"] and rank["phase"] in ("start", "import torch"):
+        return {"right": None, "phase": rank["phase"], "message": SLOW_START, "slow_start": True}
     died = rank["ended"] and not error
     return {
         **told, "right": None, "phase": error.get("phase", rank["phase"]), "said": rank["said"][-6:],
