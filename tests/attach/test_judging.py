@@ -271,3 +271,16 @@ def test_a_wait_that_spins_is_a_wait() -> None:
     works["samples"][1]["main_cpu_s"] = 6.9
     (one,) = judge_processes([works], "node-1")
     assert one.data["kind"] == "busy"
+
+
+def test_who_is_kept_waiting_for_a_processor_is_not_stuck() -> None:
+    """On a crowded node a thread that would run may not have run for seconds."""
+    (one,) = judge_processes([look(0, WORKS, state="R", still=9.0)], "node-1")
+
+    assert one.data["kind"] == "busy"
+
+
+def test_a_slow_disk_is_not_a_dead_one() -> None:
+    (one,) = judge_processes([look(0, WORKS, state="D", still=1.5)], "node-1")
+
+    assert one.data["kind"] == "pause"

@@ -115,7 +115,8 @@ def _kind(
     if look.get("cgroup", {}).get("frozen"):
         return "stopped", Status.WARN, "is frozen together with its control group (cgroup.freeze)"
     before = look["samples"][0]
-    if state == "D" and before["state"] == "D" and last.get("switches") == before.get("switches"):
+    asleep = state == before["state"] == "D" and last.get("switches") == before.get("switches")
+    if asleep and lasted >= STUCK_S:
         where = last.get("wchan") or "an unnamed place"
         text = f"is in uninterruptible sleep in the kernel ({where}): a disk, NFS, driver or child that does not return"
         return "blocked", Status.WARN, text + _at(frames)
@@ -159,6 +160,8 @@ def _moves(samples: Sequence[Mapping[str, Any]], site: Site | None, span: float)
     if any(_main_frames(one) != _main_frames(last) for one in samples if _main_frames(one)):
         return True
     waits = site is not None and site.kind == "waits"
+    if last["state"] == "R" and not waits:
+        return True  # it works, or would if somebody gave it a processor
     woke = (last["switches"] - first["switches"]) / span
     cpu = _difference(first, last, "main_cpu_s") / span
     if waits:
