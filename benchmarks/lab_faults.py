@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import sys
 from pathlib import Path
 
-from lab_links import PORT, Fault, Lab
+from lab_links import PORT, Fault, Lab, Node
 
 LAST = -1
 
@@ -208,6 +210,197 @@ def other_versions(lab: Lab) -> None:
         node.options = ("--python", str(home / "bin" / "python"))
 
 
+def side_channel(lab: Lab) -> None:
+    """NIXL's metadata port (vLLM's default) is blocked towards node 2; everything else is open."""
+    for node in lab.nodes:
+        node.env = {"VLLM_NIXL_SIDE_CHANNEL_PORT": "5600"}
+    lab.drop(f"ip daddr {lab.nodes[2].address} tcp dport 5600 drop")
+
+
+def side_channel_local(lab: Lab) -> None:
+    """A launch's own listener, bound to loopback as vLLM's default host does."""
+    for node in lab.nodes:
+        node.env = {"VLLM_NIXL_SIDE_CHANNEL_PORT": "5600"}
+    code = "import socket, time; s = socket.create_server(('127.0.0.1', 5600)); time.sleep(90)"
+    lab.helper(lab.nodes[2], sys.executable, "-c", code)
+
+
+def nixl_python() -> str | None:
+    """An interpreter with nixl: DIAG_LAB_PYTHON, else our own."""
+    named = os.environ.get("DIAG_LAB_PYTHON")
+    if named:
+        return named
+    there = any(importlib.util.find_spec(name) for name in ("nixl", "nixl_cu12", "nixl_cu13"))
+    return sys.executable if there else None
+
+
+def no_nixl() -> str | None:
+    return None if nixl_python() else "no interpreter with nixl (DIAG_LAB_PYTHON=/path/to/python)"
+
+
+def no_torch() -> str | None:
+    return None if importlib.util.find_spec("torch") else "no torch beside diag"
+
+
+def _with_nixl(lab: Lab) -> None:
+    # One machine plays all hosts: without UCX_TLS the agents would find shared memory.
+    for node in lab.nodes:
+        node.options = ("--only", "link.nixl", "--python", str(nixl_python()))
+        node.env = {"UCX_TLS": "tcp,self"}
+
+
+def nixl_healthy(lab: Lab) -> None:
+    _with_nixl(lab)
+
+
+def nixl_device(lab: Lab) -> None:
+    """UCX on node 2 is bound to a bridge that nobody reaches."""
+    _with_nixl(lab)
+    node = lab.nodes[2]
+    _bridge(node, "docker0", "172.17.0.1/16")
+    node.env = {"UCX_TLS": "tcp,self", "UCX_NET_DEVICES": "docker0"}
+
+
+def nixl_ports(lab: Lab) -> None:
+    """All of diag's own connections pass; data of NIXL's connections from node 1 to node 2 does not: a deep filter."""
+    _with_nixl(lab)
+    low, high = (lab.nodes[2].sh("cat", "/proc/sys/net/ipv4/ip_local_port_range")).split()
+    lab.nodes[2].env |= {"UCX_TCP_PORT_RANGE": "20000-20100"}
+    lab.drop(f"ip daddr {lab.nodes[2].address} tcp dport 20000-20100 drop")
+    lab.drop(f"ip saddr {lab.nodes[2].address} tcp sport 20000-20100 drop")
+    assert not int(low) <= 20000 <= int(high)
+
+
+def _bridge(node: Node, name: str, address: str) -> None:
+    node.sh("ip", "link", "add", name, "type", "bridge")
+    node.sh("ip", "address", "add", address, "dev", name)
+    node.sh("ip", "link", "set", name, "up")
+
+
+def _with_gloo(lab: Lab) -> None:
+    for node in lab.nodes:
+        node.options = ("--only", "link.all-reduce", "--python", sys.executable)
+
+
+def gloo_healthy(lab: Lab) -> None:
+    _with_gloo(lab)
+
+
+def gloo_interface(lab: Lab) -> None:
+    """A link on every node that leads nowhere, and Gloo told to use it: an address of its own on each, so no loopback trap."""
+    _with_gloo(lab)
+    for node in lab.nodes:
+        _bridge(node, "br-data", f"10.99.{node.number}.1/24")
+        node.env = {"GLOO_SOCKET_IFNAME": "br-data"}
+
+
+def port_range(lab: Lab) -> None:
+    """A firewall in front of node 2 passes only the upper part of the ephemeral ports."""
+    low, high = map(int, lab.nodes[2].sh("cat", "/proc/sys/net/ipv4/ip_local_port_range").split())
+    lab.drop(
+        f"ip daddr {lab.nodes[2].address} tcp dport {low}-{(low + high) // 2} tcp flags & (syn | ack) == syn drop"
+    )
+
+
+def dies(lab: Lab) -> None:
+    lab.nodes[2].die_after_s = 0.6
+
+
+def master_dies(lab: Lab) -> None:
+    lab.nodes[0].die_after_s = 0.6
+
+
+def master_freezes(lab: Lab) -> None:
+    lab.nodes[0].freeze_after_s = 0.6
+
+
+def all_loopback(lab: Lab) -> None:
+    """hostNetwork pods whose hosts file gives every own name as 127.0.0.1."""
+    for node in lab.nodes:
+        node.hosts = {**node.hosts, node.hostname: "127.0.0.1"}
+
+
+def other_dns(lab: Lab) -> None:
+    """The master's name leads node 2 to node 1."""
+    for node in lab.nodes:
+        node.master = f"gpu0:{PORT}"
+    lab.nodes[2].hosts = {**lab.nodes[2].hosts, "gpu0": lab.nodes[1].address}
+
+
+def proxies(lab: Lab) -> None:
+    """Proxy variables that lead nowhere: connections between nodes must not care."""
+    for node in lab.nodes:
+        node.env = dict.fromkeys(
+            ("http_proxy", "https_proxy", "HTTP_PROXY", "all_proxy"), "http://10.77.0.250:3128"
+        )
+
+
+def tiny_mtu(lab: Lab) -> None:
+    lab.nodes[2].sh("ip", "link", "set", "eth0", "mtu", "600")
+
+
+def second_address(lab: Lab) -> None:
+    """Node 2 has a second interface that leads nowhere, and NCCL is told to take it."""
+    node = lab.nodes[2]
+    _bridge(node, "stor0", "10.88.0.3/24")
+    node.env = {"NCCL_SOCKET_IFNAME": "stor0"}
+
+
+def second_master_address(lab: Lab) -> None:
+    """The master's name has two addresses; the first leads nowhere (tcp: dropped), the second works."""
+    for node in lab.nodes:
+        node.master = f"gpu0:{PORT}"
+        node.extra_hosts = [("10.77.0.199", "gpu0")]
+
+
+def translated(lab: Lab) -> None:
+    """Node 2 is a container on a bridge of its own, its address translated on the way out: no host network."""
+    node = lab.nodes[2]
+    host = f"dl{lab.tag}h"
+    lab.spaces.append(host)
+    from lab_links import sh
+
+    sh("ip", "netns", "add", host)
+    sh("ip", "link", "set", node.veth, "nomaster")
+    node.sh("ip", "link", "del", "eth0")
+    sh("ip", "link", "add", node.veth, "type", "veth", "peer", "name", "eth0", "netns", host)
+    sh("ip", "link", "set", node.veth, "master", lab.bridge, "up")
+    inside = ("ip", "netns", "exec", host)
+    sh(*inside, "ip", "link", "add", "c0", "type", "veth", "peer", "name", "eth0", "netns", node.space)
+    for name, address in (("eth0", f"{node.address}/24"), ("c0", "172.18.0.1/24")):
+        sh(*inside, "ip", "address", "add", address, "dev", name)
+        sh(*inside, "ip", "link", "set", name, "up")
+    sh(*inside, "ip", "link", "set", "lo", "up")
+    sh(*inside, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+    node.sh("ip", "address", "add", "172.18.0.2/24", "dev", "eth0")
+    node.sh("ip", "link", "set", "eth0", "up")
+    node.sh("ip", "route", "add", "default", "via", "172.18.0.1")
+    node.hosts = {**node.hosts, node.hostname: "172.18.0.2"}
+    sh(
+        *inside,
+        "nft",
+        "add table ip nat; add chain ip nat post { type nat hook postrouting priority 100 ; }; add rule ip nat post oif eth0 masquerade",
+    )
+
+
+def dead_and_other_version(lab: Lab) -> None:
+    other_versions(lab)
+    a, b = lab.nodes[1].address, lab.nodes[3].address
+    lab.drop(f"ip saddr {a} ip daddr {b} drop")
+    lab.drop(f"ip saddr {b} ip daddr {a} drop")
+
+
+def slow_and_black_hole(lab: Lab) -> None:
+    slow(lab)
+    for side in ("saddr", "daddr"):
+        lab.drop(f"ip {side} {lab.nodes[3].address} ip length > 1400 drop")
+
+
+def many_missing(lab: Lab) -> None:
+    for node in lab.nodes:
+        node.nnodes = 256
+
+
 FAULTS = (
     Fault("healthy", "everything works", nothing, None),
     Fault("healthy-ipv6", "an IPv6-only pair", nothing, None, nodes=2, ipv6=True),
@@ -229,15 +422,36 @@ FAULTS = (
     Fault("slow-nic", "node 2's NIC carries 10 Mbit/s", slow, "slow-link", ("gpu2",)),
     Fault("docker0", "docker0, the same on all nodes, is chosen", docker0, "nccl-wrong-interface"),
     Fault("own-name-loopback", "node 2's own name is 127.0.1.1", own_name_loopback, "host-ip-wrong", ("gpu2",)),
-    Fault("master-unresolved", "the master's name does not resolve on node 2", master_unresolved, "dns-failure", ("gpu2",), teller=2),
-    Fault("same-address", "node 2 has node 1's address", same_address, "host-ip-wrong", teller=2),
-    Fault("same-name", "node 2 is also called gpu1", same_name, "hostname-collision", ("gpu1",)),
-    Fault("wrong-master", "node 2 takes node 1 for the master", wrong_master, "rendezvous-timeout", ("gpu2",)),
+    Fault("master-unresolved", "the master's name does not resolve on node 2", master_unresolved, "dns-failure", ("gpu2",), teller=2, alone="dns-failure"),
+    Fault("same-address", "node 2 has node 1's address", same_address, "host-ip-wrong", teller=2, alone="host-ip-wrong"),
+    Fault("same-name", "node 2 is also called gpu1", same_name, "hostname-collision", ("gpu1",), alone="hostname-collision"),
+    Fault("wrong-master", "node 2 takes node 1 for the master", wrong_master, "rendezvous-timeout", ("gpu2",), alone="rendezvous-timeout"),
     Fault("wrong-master-nobody", "node 2's master address belongs to nobody", wrong_master_nobody, "rendezvous-timeout", ("gpu2",), teller=2),
-    Fault("wrong-world-size", "node 2 believes in one node more", wrong_world, "launcher-layout", ("gpu2",)),
-    Fault("rank-twice", "nodes 1 and 2 are both node 1", rank_twice, "launcher-layout", ("gpu2",)),
+    Fault("wrong-world-size", "node 2 believes in one node more", wrong_world, "launcher-layout", ("gpu2",), alone="launcher-layout"),
+    Fault("rank-twice", "nodes 1 and 2 are both node 1", rank_twice, "launcher-layout", ("gpu2",), alone="launcher-layout"),
     Fault("port-taken", "another program listens on the master's port", port_taken, "port-in-use", ("gpu0",)),
     Fault("node-freezes", "node 2 is stopped in the middle", freezes, "rendezvous-timeout", ("gpu2",)),
     Fault("clock-off", "node 2's clock is ten minutes ahead", clock_off, None, ("gpu2",), verdict="warn"),
-    Fault("other-versions", "node 2 has another torch", other_versions, "version-skew", ("gpu2",)),
+    Fault("side-channel-blocked", "NIXL's side channel to node 2 is blocked", side_channel, "network-unreachable", ("gpu2",)),
+    Fault("side-channel-local", "node 2's side channel listens on loopback", side_channel_local, "host-ip-wrong", ("gpu2",)),
+    Fault("nixl-healthy", "NIXL reads over UCX, everything works", nixl_healthy, None, needs=no_nixl),
+    Fault("nixl-wrong-device", "UCX on node 2 is bound to docker0", nixl_device, "ucx-wrong-interface", ("gpu2",), needs=no_nixl),
+    Fault("nixl-ports", "UCX's own ports of node 2 are blocked", nixl_ports, "kv-transfer-hang", ("gpu2",), needs=no_nixl),
+    Fault("gloo-healthy", "TCPStore and gloo, everything works", gloo_healthy, None, needs=no_torch),
+    Fault("gloo-wrong-interface", "Gloo is told an interface that leads nowhere", gloo_interface, "nccl-wrong-interface", needs=no_torch),
+    Fault("port-range", "only half of the ephemeral ports of node 2 are open", port_range, "network-unreachable", ("gpu2",)),
+    Fault("node-dies", "node 2 is killed in the middle", dies, "rendezvous-timeout", ("gpu2",)),
+    Fault("master-dies", "the master is killed in the middle", master_dies, "rendezvous-timeout", teller=1),
+    Fault("master-freezes", "the master is stopped in the middle", master_freezes, "rendezvous-timeout", teller=1),
+    Fault("all-loopback", "every node's own name is 127.0.0.1", all_loopback, "host-ip-wrong"),
+    Fault("other-dns", "the master's name leads node 2 to node 1", other_dns, "host-ip-wrong", ("gpu2",)),
+    Fault("proxies", "proxy variables lead nowhere", proxies, None),
+    Fault("tiny-mtu", "node 2's interface has MTU 600", tiny_mtu, "mtu-mismatch", ("gpu2",)),
+    Fault("second-address", "NCCL on node 2 takes an interface that leads nowhere", second_address, "nccl-wrong-interface", ("gpu2",)),
+    Fault("second-master-address", "the first of the master's two addresses is dead", second_master_address, None),
+    Fault("translated", "node 2 is a container behind address translation", translated, "network-unreachable", ("gpu2",)),
+    Fault("dead-and-version", "link 1-3 is dead and node 2 has another torch", dead_and_other_version, "network-unreachable", ("gpu1", "gpu3"), also=("version-skew",)),
+    Fault("slow-and-black-hole", "node 2 is slow and large packets of node 3 vanish", slow_and_black_hole, "mtu-mismatch", ("gpu3",)),
+    Fault("many-missing", "4 of 256 nodes come", many_missing, "rendezvous-timeout"),
+    Fault("other-versions", "node 2 has another torch", other_versions, "version-skew", ("gpu2",), alone="version-skew"),
 )  # fmt: skip

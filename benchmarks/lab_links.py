@@ -2,6 +2,8 @@
 
     python benchmarks/lab_links.py                    every fault, a table at the end
     python benchmarks/lab_links.py --fault node-missing --nodes 5 --keep-logs DIR
+    python benchmarks/lab_links.py --apart             the same faults through the nodes' separate reports, a second table
+    python benchmarks/lab_links.py --curve             how long healthy jobs of 1, 2, 4 and 8 nodes take
     python benchmarks/lab_links.py --list
 
 Needs root, iproute2, nftables and tc. Every name carries this run's number and is removed at the end, also on Ctrl-C.
@@ -64,12 +66,16 @@ class Node:
     """Its cable's end at the bridge."""
     env: dict[str, str] = field(default_factory=dict)
     hosts: dict[str, str] = field(default_factory=dict)
+    extra_hosts: list[tuple[str, str]] = field(default_factory=list)
+    """(address, name) lines before the others."""
     rank: int = 0
     nnodes: int = 0
     master: str = ""
     delay_s: float = 0.0
     absent: bool = False
     freeze_after_s: float | None = None
+    die_after_s: float | None = None
+    """Killed so long after the nodes met, as the kernel's OOM killer would."""
     options: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
@@ -89,9 +95,11 @@ class Lab:
     bridge: str
     folder: Path
     helpers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    spaces: list[str] = field(default_factory=list)
+    """Namespaces beside the nodes' own."""
 
     def drop(self, rule: str, hook: str = "forward") -> None:
-        """An nft rule on the bridge, in its own table."""
+        """An nft rule in a table of its own, for this bridge alone: other laboratories use the same addresses."""
         table = f"dl{self.tag}"
         sh("nft", "add", "table", "bridge", table)
         sh(
@@ -111,7 +119,7 @@ class Lab:
             ";",
             "}",
         )
-        sh("nft", "add", "rule", "bridge", table, hook, *rule.split())
+        sh("nft", "add", "rule", "bridge", table, hook, "meta", "ibrname", self.bridge, *rule.split())
 
     def helper(self, node: Node, *words: str) -> None:
         """A program beside diag on a node."""
@@ -180,6 +188,8 @@ def _remove(lab: Lab) -> None:
     for node in lab.nodes:
         sh("ip", "netns", "del", node.space, check=False)
         sh("ip", "link", "del", node.veth, check=False)
+    for space in lab.spaces:
+        sh("ip", "netns", "del", space, check=False)
     sh("ip", "link", "del", lab.bridge, check=False)
     sh("nft", "delete", "table", "bridge", f"dl{lab.tag}", check=False)
     shutil.rmtree(lab.folder, ignore_errors=True)
@@ -189,7 +199,9 @@ def start(lab: Lab, node: Node, options: Sequence[str]) -> None:
     """Start the real `diag run` on a node, with its own host name and hosts file."""
     hosts = lab.folder / f"hosts{node.number}"
     hosts.write_text(
-        "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in node.hosts.items())
+        "127.0.0.1 localhost\n"
+        + "".join(f"{address} {name}\n" for address, name in node.extra_hosts)
+        + "".join(f"{address} {name}\n" for name, address in node.hosts.items())
     )
     (lab.folder / "resolv.conf").write_text("")
     only = [word for probe in PROBES for word in ("--only", probe)]
@@ -217,8 +229,10 @@ def run_all(lab: Lab, options: Sequence[str] = ()) -> float:
     waiting = sorted((node for node in lab.nodes if not node.absent), key=lambda node: node.delay_s)
     running: list[Node] = []
     frozen: set[int] = set()
+    met_s: float | None = None
     while (waiting or running) and time.monotonic() - begin < LIMIT_S + 20:
         now = time.monotonic() - begin
+        met_s = now if met_s is None and _measuring(lab) else met_s
         while waiting and waiting[0].delay_s <= now:
             node = waiting.pop(0)
             start(lab, node, options)
@@ -228,14 +242,9 @@ def run_all(lab: Lab, options: Sequence[str] = ()) -> float:
             if node.process.poll() is not None:
                 node.ended = time.monotonic()
                 running.remove(node)
-            elif (
-                node.freeze_after_s is not None
-                and node.number not in frozen
-                and now > node.freeze_after_s
-                and _measuring(lab)
-            ):
+            elif node.number not in frozen and _strikes(node, now, met_s):
                 for pid in sh("ip", "netns", "pids", node.space).split():
-                    os.kill(int(pid), signal.SIGSTOP)
+                    os.kill(int(pid), signal.SIGSTOP if node.freeze_after_s is not None else signal.SIGKILL)
                 frozen.add(node.number)
         if running and all(node.number in frozen for node in running) and not waiting:
             break
@@ -244,9 +253,16 @@ def run_all(lab: Lab, options: Sequence[str] = ()) -> float:
     return (max(ended) if ended else time.monotonic()) - begin
 
 
+def _strikes(node: Node, now: float, met_s: float | None) -> bool:
+    """Whether a node's time has come to freeze or die."""
+    after = node.freeze_after_s if node.freeze_after_s is not None else node.die_after_s
+    return after is not None and met_s is not None and now > met_s + after
+
+
 def _measuring(lab: Lab) -> bool:
     """True once the master has said that the nodes met."""
-    return "nodes met" in (lab.folder / "log0").read_text(errors="replace")
+    log = lab.folder / "log0"
+    return log.exists() and "nodes met" in log.read_text(errors="replace")
 
 
 def report_of(lab: Lab, node: Node) -> dict[str, Any] | None:
@@ -276,12 +292,27 @@ class Fault:
     nodes: int | None = None
     ipv6: bool = False
     verdict: str = "fail"
+    also: tuple[str, ...] = ()
+    """Causes that must be named besides: two faults at once."""
+    alone: str | None = None
+    """The cause that reports show even if node 0 never ran; None: only that the master is missing may be said."""
+    needs: Callable[[], str | None] = lambda: None
+    """Why this fault cannot be tried here."""
 
 
-def judge(fault: Fault, report: dict[str, Any] | None) -> tuple[bool, str]:
-    """(right, what was said): the cause by diagnosis or, where no playbook has that id yet, by the finding."""
+@dataclass(frozen=True)
+class Told:
+    """What came of one fault."""
+
+    right: bool
+    said: str
+    took_s: float = 0.0
+
+
+def judge(fault: Fault, report: dict[str, Any] | None) -> Told:
+    """The cause by diagnosis or, where no playbook has that id yet, by the finding."""
     if report is None:
-        return False, "no report"
+        return Told(False, "no report")
     told = [
         one
         for one in report["findings"]
@@ -296,31 +327,131 @@ def judge(fault: Fault, report: dict[str, Any] | None) -> tuple[bool, str]:
     if fault.cause is None:
         fine = report["verdict"] in ("ok", "warn") if fault.verdict == "warn" else not told
         named = not fault.culprit or any(fault.culprit[0] in one["summary"] for one in told)
-        return fine and named, said
+        return Told(fine and named, said)
     mine = [one["data"] for one in failing if one["data"].get("cause") == fault.cause]
     culprits = {str(data["host"]) for data in mine if data.get("host")}
     culprits = culprits or {str(end) for data in mine for end in data.get("link", ())}
     right = report["verdict"] == "fail" and fault.cause in (roots or causes[:1])
+    named = [one["id"] for one in report["diagnoses"] if one["role"] != "echo"]
+    right = right and all(one in named for one in fault.also)
     right = right and (not fault.culprit or culprits == set(fault.culprit))
-    return right, said
+    return Told(right, said)
 
 
-def run_fault(
-    fault: Fault, count: int, keep: Path | None, options: Sequence[str] = ()
-) -> tuple[bool, str, float]:
+def judge_apart(fault: Fault, report: dict[str, Any] | None, cause: str | None) -> Told:
+    """By the diagnoses of the joined reports: `cause` leads, or is among the roots; where None, no other cause may be named."""
+    if report is None:
+        return Told(False, "no report")
+    roots = [one for one in report["diagnoses"] if one["role"] != "echo" and one["strength"] != "possible"]
+    said = "; ".join(f"{one['id']} ({_whom(one['culprit'])})" for one in roots) or "nothing"
+    if cause is None:
+        return Told(not roots, said)
+    mine = [one["culprit"] for one in roots if one["id"] == cause]
+    whom = {
+        str(end)
+        for culprit in mine
+        for end in ([culprit["host"]] if culprit["host"] else culprit["link"] or ())
+    }
+    right = (
+        bool(mine)
+        and (not fault.culprit or whom <= set(fault.culprit))
+        and all(one in [root["id"] for root in roots] for one in fault.also)
+    )
+    return Told(right, said)
+
+
+def _whom(culprit: dict[str, Any]) -> str:
+    return str(culprit["host"] or " - ".join(map(str, culprit["link"] or ())) or "nobody named")
+
+
+def explain(lab: Lab, numbers: Sequence[int]) -> dict[str, Any] | None:
+    """`diag explain` over the nodes' own reports, never the job's."""
+    paths = [lab.folder / f"out{number}" / f"report-node{lab.nodes[number].rank}.json" for number in numbers]
+    there = [str(path) for path in paths if path.exists()]
+    if not there:
+        return None
+    done = subprocess.run(
+        [sys.executable, "-m", "diag.cli.main", "explain", "--json", "--raw", "--quiet", *there],
+        capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=lab.folder,
+    )  # fmt: skip
+    loaded: dict[str, Any] = json.loads(done.stdout)
+    return loaded
+
+
+def run_fault(fault: Fault, count: int, keep: Path | None = None, options: Sequence[str] = ()) -> Told:
     """Build, break, run, judge, remove."""
     with laboratory(fault.nodes or count, ipv6=fault.ipv6) as lab:
+        return _run(lab, fault, keep, options)
+
+
+def _run(lab: Lab, fault: Fault, keep: Path | None, options: Sequence[str]) -> Told:
+    fault.inject(lab)
+    took = run_all(lab, options)
+    told = judge(fault, report_of(lab, lab.nodes[fault.teller]))
+    right, said = told.right, told.said
+    without = [node.hostname for node in lab.nodes if not node.absent and report_of(lab, node) is None]
+    if without:
+        right, said = False, f"no report on {', '.join(without)}; {said}"
+    left = [pid for node in lab.nodes for pid in sh("ip", "netns", "pids", node.space).split() if _alive(pid)]
+    helpers = {str(one.pid) for one in lab.helpers}
+    stopped = any(node.freeze_after_s is not None for node in lab.nodes)
+    if set(left) - helpers and not stopped:
+        right, said = False, f"{len(left)} processes left behind; {said}"
+    if took > LIMIT_S:
+        right, said = False, f"took {took:.0f} s; {said}"
+    if keep is not None:
+        shutil.copytree(lab.folder, keep / fault.name, dirs_exist_ok=True)
+    return Told(right, said, took)
+
+
+def _alive(pid: str) -> bool:
+    """A process that was killed and not collected yet is none."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1] not in ("Z", "X")
+    return False
+
+
+def run_apart(fault: Fault, count: int, keep: Path | None) -> list[Told]:
+    """The fault through separate reports: all nodes' own ones; those without the master's; and where node 0 never ran."""
+    with laboratory(fault.nodes or count, ipv6=fault.ipv6) as lab:
+        _run(lab, fault, keep, ())
+        everybody = [node.number for node in lab.nodes if not node.absent]
+        cause = fault.cause
+        result = [
+            judge_apart(fault, explain(lab, everybody), cause),
+            judge_apart(fault, explain(lab, [n for n in everybody if n]), cause),
+        ]
+    with laboratory(fault.nodes or count, ipv6=fault.ipv6) as lab:
         fault.inject(lab)
-        took = run_all(lab, options)
-        right, said = judge(fault, report_of(lab, lab.nodes[fault.teller]))
-        without = [node.hostname for node in lab.nodes if not node.absent and report_of(lab, node) is None]
-        if without:
-            right, said = False, f"no report on {', '.join(without)}; {said}"
-        if took > LIMIT_S:
-            right, said = False, f"took {took:.0f} s; {said}"
-        if keep is not None:
-            shutil.copytree(lab.folder, keep / fault.name, dirs_exist_ok=True)
-    return right, said, took
+        lab.nodes[0].absent = True
+        run_all(lab, ("--wait", "6"))
+        report = explain(lab, [node.number for node in lab.nodes if not node.absent])
+        result.append(_masterless(fault, report))
+    return result
+
+
+def _masterless(fault: Fault, report: dict[str, Any] | None) -> Told:
+    """That nobody reaches the master must be said; of the fault, what the evidence shows; and nothing else."""
+    told = judge_apart(fault, report, fault.alone)
+    if fault.alone is not None or report is None:
+        return told
+    roots = {
+        one["id"] for one in report["diagnoses"] if one["role"] == "root" and one["strength"] != "possible"
+    }
+    return Told(
+        bool(roots) and roots <= {"network-unreachable", "rendezvous-timeout", "port-in-use"}, told.said
+    )
+
+
+def curve(counts: Sequence[int]) -> None:
+    """Seconds of healthy jobs of several sizes, each the better of two."""
+    print("| nodes | seconds |\n| --- | --- |")
+    for count in counts:
+        times = []
+        for _ in range(2):
+            with laboratory(count) as lab:
+                times.append(run_all(lab))
+        print(f"| {count} | {min(times):.1f} |", flush=True)
 
 
 def main() -> int:
@@ -334,6 +465,10 @@ def main() -> int:
     parser.add_argument("--fault", action="append", help="only this one; may be given again")
     parser.add_argument("--nodes", type=int, default=4)
     parser.add_argument("--list", action="store_true")
+    parser.add_argument(
+        "--apart", action="store_true", help="judge what the nodes' separate reports tell together"
+    )
+    parser.add_argument("--curve", action="store_true", help="time healthy jobs of 1, 2, 4 and 8 nodes")
     parser.add_argument("--keep-logs", type=Path, help="copy what each node wrote to this folder")
     asked = parser.parse_args()
     if asked.list:
@@ -345,21 +480,62 @@ def main() -> int:
         print(f"the laboratory {why_not}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if asked.curve:
+        curve((1, 2, 4, 8))
+        return 0
     chosen = [fault for fault in FAULTS if not asked.fault or fault.name in asked.fault]
     if not chosen:
         print("no such fault; --list", file=sys.stderr)
         return 2
-    wrong = 0
+    return (
+        table_apart(chosen, asked.nodes, asked.keep_logs)
+        if asked.apart
+        else table(chosen, asked.nodes, asked.keep_logs)
+    )
+
+
+def table(chosen: Sequence[Fault], nodes: int, keep: Path | None) -> int:
+    """Fault, said, right or wrong, seconds."""
+    wrong = skipped = 0
     print("| fault | said | right | seconds |\n| --- | --- | --- | --- |")
     for fault in chosen:
-        right, said, took = run_fault(fault, asked.nodes, asked.keep_logs)
-        wrong += not right
+        why_not = fault.needs()
+        if why_not:
+            skipped += 1
+            print(f"| {fault.name} | not tried: {why_not} | | |", flush=True)
+            continue
+        told = run_fault(fault, nodes, keep)
+        wrong += not told.right
         print(
-            f"| {fault.name} | {said.replace('|', '/')} | {'right' if right else 'WRONG'} | {took:.1f} |",
+            f"| {fault.name} | {_cell(told.said)} | {'right' if told.right else 'WRONG'} | {told.took_s:.1f} |",
             flush=True,
         )
-    print(f"\n{len(chosen) - wrong} of {len(chosen)} right", file=sys.stderr)
+    print(
+        f"\n{len(chosen) - wrong - skipped} of {len(chosen) - skipped} right, {skipped} not tried",
+        file=sys.stderr,
+    )
     return 1 if wrong else 0
+
+
+def table_apart(chosen: Sequence[Fault], nodes: int, keep: Path | None) -> int:
+    """Fault, and what three sets of separate reports say."""
+    wrong = 0
+    print(
+        "| fault | the nodes' own reports | without the master's | node 0 never ran |\n| --- | --- | --- | --- |"
+    )
+    for fault in chosen:
+        if fault.needs():
+            continue
+        every = run_apart(fault, nodes, keep)
+        wrong += sum(not one.right for one in every)
+        cells = (f"{_cell(one.said)[:110]}: {'right' if one.right else 'WRONG'}" for one in every)
+        print(f"| {fault.name} | {' | '.join(cells)} |", flush=True)
+    print(f"\n{wrong} answers wrong", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "/")
 
 
 if __name__ == "__main__":

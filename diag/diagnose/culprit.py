@@ -171,7 +171,7 @@ def _host(lines: Sequence[Observation], rank: int | None, evidence: Evidence) ->
     first = _first(lines)
     files = {line.origin.source for line in lines if rank is None or line.origin.rank == rank}
     item = evidence.file_of(first)
-    return item.own_host if len(files) == 1 and item is not None else None
+    return item.host_at(first.order) if len(files) == 1 and item is not None else None
 
 
 def _number(line: Observation, name: str) -> int | None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from diag.diagnose.culprit import find_culprit
 from diag.diagnose.evidence import Evidence
 from diag.diagnose.filling import fill, fill_fix
-from diag.diagnose.matching import STACKS, STATED, ClauseMatch, Matcher
+from diag.diagnose.matching import STACKS, STATED, ClauseMatch, Matcher, SignalHits
 from diag.model import Culprit, Diagnosis, Finding, Fix, Observation, Role, Status, Strength
 from diag.model import Evidence as EvidenceLine
 from diag.playbooks.base import Base
-from diag.playbooks.schema import Playbook
+from diag.playbooks.schema import Clause, Playbook, Signal
 
 MAX_EVIDENCE = 8
 MAX_DIAGNOSES = 8
@@ -151,8 +151,11 @@ def _clause_strength(match: ClauseMatch) -> Strength:
     return strength
 
 
-def diagnose(base: Base, evidence: Evidence) -> tuple[Diagnosis, ...]:
-    """All causes that the evidence carries, the root first. Empty for a launch that works."""
+def diagnose(base: Base, evidence: Evidence, *, guess: bool = True) -> tuple[Diagnosis, ...]:
+    """All causes that the evidence carries, the root first. Empty for a launch that works.
+
+    With `guess`, a failure that no playbook knows gets the causes whose known messages it resembles.
+    """
     found = candidates(base, evidence)
     if not evidence.has_failure:
         if not any(one.failing for one in found):
@@ -173,7 +176,25 @@ def diagnose(base: Base, evidence: Evidence) -> tuple[Diagnosis, ...]:
         for number, one in enumerate(roots)
     ]
     result += [_diagnosis(one, evidence, Role.ECHO) for one in sorted(echoes, key=_rank)]
+    if guess and not result and evidence.has_failure:
+        result = _resembling(base, evidence)
     return tuple(result[:MAX_DIAGNOSES])
+
+
+def _resembling(base: Base, evidence: Evidence) -> list[Diagnosis]:
+    """Guesses, each only possible and marked as one."""
+    from diag.diagnose.resembling import guesses
+
+    found: list[Diagnosis] = []
+    for one in guesses(base.known_lines(), evidence):
+        playbook = base.playbooks[one.cause]
+        signal = Signal("resembles", "log", "hint")
+        match = ClauseMatch(playbook, Clause(), [SignalHits(signal, [one.line])])
+        candidate = Candidate(playbook, [match], [], Strength.POSSIBLE)
+        made = _diagnosis(candidate, evidence, Role.CONTRIBUTING if found else Role.ROOT)
+        summary = f"No playbook knows this failure; of the messages known, this one of {one.cause} is the nearest: {one.known[:160]}"
+        found.append(replace(made, summary=summary, guessed=True))
+    return found
 
 
 def _rank(one: Candidate) -> tuple[Any, ...]:

@@ -39,11 +39,17 @@ class FileEvidence:
 
     @property
     def own_host(self) -> str | None:
-        """The machine the file was written on, if its lines, itself or its name tell exactly one."""
-        for hosts in (self.hosts, self.reading.own_hosts):
+        """The machine the file was written on, if its lines, itself or its name tell exactly one; names before addresses."""
+        for hosts in (self.hosts, {place for _, place in self.reading.places}, self.reading.own_hosts):
             if hosts:
-                return next(iter(hosts)) if len(hosts) == 1 else None
+                named = {host for host in hosts if not _ADDRESS.match(host)} or hosts
+                return next(iter(named)) if len(named) == 1 else None
         return _host_in_name(self.reading.name)
+
+    def host_at(self, line: int) -> str | None:
+        """The machine a line comes from, as far as the command above it or the file as a whole tells."""
+        above = [place for number, place in self.reading.places if number <= line]
+        return above[-1] if above else self.own_host
 
     @property
     def first_exit(self) -> Observation | None:
@@ -117,7 +123,7 @@ class FileEvidence:
             mark for mark in self.alive if mark.order > one.order and (death is None or mark.order < death)
         ]
         mine = stream_of(one)[2]
-        own = [mark for mark in later if not mine or stream_of(mark)[2] in ("", mine)]
+        own = [mark for mark in later if not mine or stream_of(mark)[2] in ("", mine) or _answers(mark)]
         if not hint and self._advances(one, FATAL_ADVANCE if fatal else 1, death):
             return True  # (what a hint warns of comes later by nature)
         if not fatal:
@@ -130,6 +136,8 @@ class FileEvidence:
         """True if the launch reached a phase at least `least` beyond all that it had reached at `one`."""
         mine = stream_of(one)[2]
         reached = max((_order(mark) for mark in self.phases if mark.order <= one.order), default=-1)
+        # a program that prints its arguments has survived nothing yet
+        reached = max(reached, Phase.ARGUMENTS.order)
         return any(
             mark.order > one.order
             and (death is None or mark.order < death)
@@ -151,7 +159,23 @@ def _order(mark: Observation) -> int:
     return mark.phase.order if mark.phase is not None and mark.phase is not Phase.SHUTDOWN else -1
 
 
-STARTS = ("startup complete", "fired up", "Uvicorn running", "init engine (profile")
+def _answers(mark: Observation) -> bool:
+    """True for a server's word that requests are answered: all its processes live."""
+    return "POST " in mark.text or "throughput" in mark.text
+
+
+STARTS = (
+    "startup complete",
+    "fired up",
+    "Uvicorn running",
+    "init engine (profile",
+    "exit status 0",
+    "metrics *****",
+    "raining complete",
+    "TrainOutput(",
+    "completed successfully",
+)
+"""Words of lines that say that the launch came up, or came to its end."""
 
 
 def _is_start(mark: Observation) -> bool:
@@ -224,6 +248,9 @@ _NAME_PREFIX = re.compile(
 )
 
 
+_ADDRESS = re.compile(r"[\d.]+\Z|[0-9a-fA-F:]+:[0-9a-fA-F:]*\Z")
+
+
 def _host_in_name(name: str) -> str | None:
     """`dmesg-cn-234.txt` -> cn-234; names that number files tell nothing."""
     stem = name.rsplit("/", 1)[-1].split(".", maxsplit=1)[0]
@@ -241,8 +268,29 @@ def prepare(
 ) -> Evidence:
     """Choose the run of each file and collect its marks."""
     files = [_choose_run(reading) for reading in readings]
+    _forgive_attempts(files)
     framework = next((item.reading.framework for item in files if item.reading.framework), None)
     return Evidence(files, findings, facts, names, framework)
+
+
+_ATTEMPT = re.compile(r"(?:^|(?<=[-_./]))(?:attempt|retry|try|restart)[-_.]?(\d+)")
+
+
+def _forgive_attempts(files: Sequence[FileEvidence]) -> None:
+    """Attempts that have a file each are runs all the same: one that works takes the earlier ones back."""
+    groups: dict[str, list[tuple[int, FileEvidence]]] = {}
+    for item in files:
+        found = _ATTEMPT.search(item.reading.name)
+        if found:
+            key = _ATTEMPT.sub("#", item.reading.name)
+            groups.setdefault(key, []).append((int(found[1]), item))
+    for group in groups.values():
+        *earlier, (_, last) = sorted(group, key=lambda pair: pair[0])
+        if last.alive and not _failed(last):
+            for _, item in earlier:
+                last.earlier_failed += _failed(item)
+                for lines in (item.observations, item.alive, item.dead, item.phases, item.exceptions):
+                    lines.clear()
 
 
 def _choose_run(reading: FileReading) -> FileEvidence:
@@ -273,6 +321,7 @@ def _run_bounds(reading: FileReading) -> list[tuple[int, int]]:
 
 def _run(reading: FileReading, first: int, last: int) -> FileEvidence:
     inside = [one for one in reading.observations if first <= one.order <= last]
+    failing = {one.order for one in inside if one.kind in ("dead", "exception")}
     return FileEvidence(
         reading,
         first,
@@ -280,7 +329,11 @@ def _run(reading: FileReading, first: int, last: int) -> FileEvidence:
         inside,
         alive=[one for one in inside if one.kind == "alive"],
         dead=[one for one in inside if one.kind == "dead"],
-        phases=[one for one in inside if one.kind == "phase"],
+        phases=[
+            one
+            for one in inside
+            if one.kind == "phase" and (one.order not in failing or one.phase is Phase.SHUTDOWN)
+        ],
         exceptions=[one for one in inside if one.kind == "exception"],
     )
 

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import diag
+from diag.diagnose.nodes.apart import marks_of
 from diag.diagnose.nodes.compare import compare_traits, traits_of
 from diag.diagnose.nodes.localise import link_facts, localise, matrix_rows
 from diag.diagnose.nodes.meeting import single
-from diag.diagnose.pipeline import Given, conclude_given, gather
+from diag.diagnose.pipeline import Given, conclude_given, gather, models_of_plans
 from diag.model import Finding, InputFile, Reason, Report, Status
 from diag.observe.links.launchers import Layout, by_hand, recognise
 from diag.observe.links.place import describe
+from diag.observe.links.rungs import Workers
 from diag.observe.links.session import MEETING_S, run_links
 from diag.playbooks.base import load_base
 from diag.system import UserError
@@ -26,6 +28,8 @@ Writer = Callable[[str, Report, "str | None"], None]
 phrase that all nodes which met share, so that their reports hide one name behind one stand-in."""
 
 NODE, JOB = "node", "job"
+RUNGS = ("link.all-reduce", "link.nccl", "link.nixl")
+"""Tests between nodes that start processes of their own; --only and --skip know them by these names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +92,8 @@ def run_job(
     playbook_dirs: Sequence[Path] = (),
 ) -> JobOutcome:
     """Probe this node, write its report, meet the others, test the links, conclude. The links' part ends by itself."""
+    from diag.observe.probes.between import Between
     from diag.observe.probes.interface import Setup
-    from diag.observe.probes.patient import meet
     from diag.observe.probes.runner import run_probes
 
     base = load_base(playbook_dirs)
@@ -100,8 +104,15 @@ def run_job(
         given.plans.append(read_plan(plan))
         given.inputs.append(InputFile(plan, "plan", Path(plan).stat().st_size))
     env = dict(os.environ)
-    setup = Setup(env=env, python=python, deep=deep)
-    run = run_probes(setup, only=only, skip=skip, timeout_s=timeout_s, on_event=on_event)
+    setup = Setup(env=env, python=python, deep=deep, models=models_of_plans(given.plans))
+    rungs = wanted_rungs(only, skip)
+    run = run_probes(
+        setup,
+        only=_of_probes(only, only=True),
+        skip=_of_probes(skip, only=False),
+        timeout_s=timeout_s,
+        on_event=on_event,
+    )
     facts: dict[str, dict[str, Any]] = {name: dict(section) for name, section in run.facts.items()}
     facts.setdefault("host", {})["node"] = {
         "hostname": socket.gethostname(), "node_rank": layout.node_rank, "nnodes": layout.nnodes, "launcher": layout.launcher,
@@ -124,12 +135,16 @@ def run_job(
         told = {"launcher": layout.launcher, "nnodes": layout.nnodes}
         return JobOutcome(conclude([*run.findings, single(told)]), layout)
     card = describe(layout, env, diag.__version__)
+    facts["host"]["node"] |= {"world_size": layout.world_size, "marks": marks_of(card)}
     card |= {
         "traits": traits_of(facts),
         "findings": [_told(one) for one in run.findings if one.status in (Status.FAIL, Status.WARN)],
     }
-    together = None if skips_collective(only, skip) else lambda order: meet(setup, order)
-    seen = run_links(layout, card, meeting_s=meeting_s, deep=deep, collective=together, talk=talk)
+    between = Between(setup, facts, rungs)
+    workers = Workers(between.abilities, between.collective, between.transfer)
+    seen = run_links(
+        layout, card, meeting_s=meeting_s, deep=deep, workers=workers, services=between.services(), talk=talk
+    )
     seen["expected_hosts"] = list(layout.hosts)
     links = [*localise(seen), *_compare(seen)]
     facts.setdefault("network", {})["links"] = link_facts(seen)
@@ -142,10 +157,28 @@ def run_job(
     return JobOutcome(final, layout, incident)
 
 
-def skips_collective(only: Sequence[str], skip: Sequence[str]) -> bool:
-    """True where the user's choice of probes leaves the all-reduce out, on this node and so between nodes."""
-    names = ("collective", "collective.allreduce")
-    return (bool(only) and not any(name in only for name in names)) or any(name in skip for name in names)
+def wanted_rungs(only: Sequence[str], skip: Sequence[str]) -> frozenset[str]:
+    """Which upper rungs the user's choice leaves: `link.nixl` and the like by name, else they go with the all-reduce probe."""
+    for name in (*only, *skip):
+        if name.startswith("link.") and name not in RUNGS:
+            raise UserError(
+                f"no test of links is called {name!r}",
+                help=f"there are: {', '.join(RUNGS)}",
+                code="unknown-probe",
+            )
+    whole = ("collective", "collective.allreduce", "link")
+    named = {name for name in only if name.startswith("link.")}
+    chosen = set(RUNGS) if not only or any(name in only for name in whole) else set()
+    chosen = named or chosen
+    if any(name in skip for name in whole):
+        chosen -= set(RUNGS)
+    return frozenset(chosen - set(skip))
+
+
+def _of_probes(names: Sequence[str], *, only: bool) -> list[str]:
+    """The names that mean probes of this node; with tests of links alone, only who is on the GPUs is asked."""
+    left = [name for name in names if name != "link" and not name.startswith("link.")]
+    return left or (["process.gpu-users"] if only and names else [])
 
 
 def _compare(seen: Mapping[str, Any]) -> list[Finding]:

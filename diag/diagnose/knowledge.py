@@ -36,7 +36,7 @@ def diagnose_text(
     """Diagnose one piece of log text (and findings) with an already compiled reader."""
     readings = [reader.read(Source("sample", io.BytesIO(text.encode())))] if text else []
     facts, names = flatten(readings, findings, {})
-    return diagnose(base, prepare(readings, findings, facts, names))
+    return diagnose(base, prepare(readings, findings, facts, names), guess=False)
 
 
 def sample_findings(sample: Sample) -> list[Finding]:

@@ -12,6 +12,12 @@ from diag.playbooks.schema import Clause, Condition, Playbook, Signal
 
 STATED = ("cause", "effect")
 
+_ANOTHER_WAY = re.compile(
+    r"\b[Ff]all(?:ing|s)? back\b|\b[Rr]everting\b|\b[Tt]runcating to\b|\b[Uu]sing \S+ instead\b|"
+    r"\bweight-only via\b|[;,.] [Ss]kipping\b|[;,] setting \w|[;,.] (?:Trying each|Retrying without|Proceeding with)\b"
+)
+"""A logger's note that the program takes another way instead: whatever it names, this is not why a launch fails."""
+
 
 @dataclass(slots=True)
 class SignalHits:
@@ -106,6 +112,8 @@ class Matcher:
             hits.findings = [one for one in self.evidence.findings if _stack_fits(signal, one)]
         else:
             hits.fact = all(holds(condition, self.evidence.facts) for condition in signal.conditions)
+        if signal.kind == "log" and signal.says in STATED:
+            hits.lines = [one for one in hits.lines if not (one.note and _ANOTHER_WAY.search(one.text))]
         if hits.lines:
             hits.lines = [one for one in hits.lines if not self._taken_back(signal, one)]
         return hits

@@ -147,10 +147,12 @@ def conclude_given(
 ) -> Report:
     """Join what logs, probes, reports and plans say, and conclude."""
     everything = list(findings)
+    links = None
     if given.reports:
-        from diag.diagnose.nodes.compare import join_reports
+        from diag.diagnose.nodes.apart import join_reports, links_of
 
         everything += join_reports(given.reports)
+        links = links_of(given.reports)
     if any(one.probe == STACKS for one in everything):
         from diag.diagnose.stuck import judge_together
 
@@ -163,6 +165,8 @@ def conclude_given(
         gaps = (*gaps, *missing)
     extra: dict[str, list[str]] = {}
     sections: dict[str, Any] = dict(facts)
+    if links is not None and "network" not in sections:
+        sections["network"] = {"links": links}
     for seen in [facts, *(report.facts for report in given.reports)]:
         add_probe_facts(extra, seen)
     hardware = known_hardware(given.logs.files, extra, facts, given.reports)
@@ -304,13 +308,18 @@ def run_node(
 
         given.plans.append(read_plan(plan))
         given.inputs.append(InputFile(plan, "plan", Path(plan).stat().st_size))
-    setup = Setup(env=dict(os.environ), python=python, deep=deep)
+    setup = Setup(env=dict(os.environ), python=python, deep=deep, models=models_of_plans(given.plans))
     run = run_probes(setup, only=only, skip=skip, timeout_s=timeout_s, on_event=on_event)
     report = conclude_given("run", base, given, run.findings, run.facts, run.gaps)
     note = (
         (f"interrupted after {run.duration_s:.1f} s: the rest was not looked at",) if run.interrupted else ()
     )
     return replace(report, notes=(*report.notes, *note))
+
+
+def models_of_plans(plans: Sequence[LaunchPlan]) -> tuple[str, ...]:
+    """The models that plans name, each once."""
+    return tuple(dict.fromkeys(service.model for plan in plans for service in plan.services if service.model))
 
 
 def conclude(
@@ -325,7 +334,8 @@ def conclude(
 ) -> Report:
     """Diagnose and make the report with its verdict and exit code."""
     diagnoses = diagnose(base, evidence)
-    open_question = unexplained(evidence) if not diagnoses and evidence.has_failure else None
+    unknown = all(one.guessed for one in diagnoses)
+    open_question = unexplained(evidence) if unknown and evidence.has_failure else None
     if (
         not diagnoses
         and open_question is None
@@ -355,7 +365,9 @@ def judge(
     diagnoses: Sequence[Diagnosis], findings: Sequence[Finding], open_question: Unexplained | None
 ) -> tuple[Verdict, int]:
     """The verdict and the exit code (CONTRACT: 0 nothing wrong, 1 named, 3 wrong or unmeasured and unknown)."""
-    roots = [one for one in diagnoses if one.role is not Role.ECHO and one.severity != "note"]
+    roots = [
+        one for one in diagnoses if one.role is not Role.ECHO and one.severity != "note" and not one.guessed
+    ]
     if any(one.strength is not Strength.POSSIBLE for one in roots) or any(
         one.status is Status.FAIL for one in findings
     ):

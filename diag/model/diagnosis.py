@@ -64,3 +64,5 @@ class Diagnosis:
     explanation: str = ""
     severity: str = "error"
     """error, warning or note; only errors make a verdict fail."""
+    guessed: bool = False
+    """No playbook fits; the failure's messages merely resemble this cause's."""

@@ -42,6 +42,8 @@ class Observation:
     phase: Phase | None = None
     order: int = 0
     """Rank in reading order over all inputs; compares only where times do not."""
+    note: bool = False
+    """The logger that wrote the line calls it a warning or less."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import diag
+from diag.playbooks.known_lines import KNOWN, Line, collect, stored
+from diag.playbooks.known_lines import dump as dump_lines
 from diag.playbooks.schema import Clause, Condition, FixText, Playbook, Signal
 from diag.system import UserError
 
@@ -56,6 +59,21 @@ class Base:
     key: str = ""
     """Changes with any playbook file and with the version of diag."""
     cache: Path | None = None
+    files: tuple[Path, ...] = ()
+    """The YAML files it was made from."""
+
+    def known_lines(self) -> list[Line]:
+        """Messages of the samples, each with its cause; read or worked out when first asked for."""
+        places = [home() / KNOWN] if self.key == _key([home() / COMPILED]) else []
+        places += [self.cache / f"lines-{self.key}.json"] if self.cache is not None else []
+        for place in places:
+            lines = stored(place)
+            if lines is not None:
+                return lines
+        lines = _collected(self.files, self.key)
+        if self.cache is not None:
+            write_private(self.cache / f"lines-{self.key}.json", dump_lines(lines).encode())
+        return lines
 
     def signals(self) -> Iterator[tuple[str, str, str, Sequence[str], Sequence[Sequence[str]]]]:
         """(playbook, signal, kind, parts, literals) of every signal, without making whole playbooks."""
@@ -96,25 +114,25 @@ def load_base(
     if not files:
         raise UserError("holds no playbooks", where=str(folders[0]), code="empty-base")
     if samples or broken is not None:
-        return Base(_load_all(files, broken), _key(files))
+        return Base(_load_all(files, broken), _key(files), files=tuple(files))
     compiled = folders[0] / COMPILED
     if not extra and compiled.is_file():
-        stored = _read_stored(compiled)
-        if stored is not None:
-            return Base(stored, _key([compiled]), cache_folder())
+        ready = _read_stored(compiled)
+        if ready is not None:
+            return Base(ready, _key([compiled]), cache_folder(), tuple(files))
     key = _key(files)
     cache = cache_folder()
     if cache is not None:
-        stored = _read_stored(cache / f"base-{key}.json")
-        if stored is not None:
-            return Base(stored, key, cache)
+        ready = _read_stored(cache / f"base-{key}.json")
+        if ready is not None:
+            return Base(ready, key, cache, tuple(files))
     playbooks = {
         name: dataclasses.replace(one, fires=(), silent=(), blind=())
         for name, one in _load_all(files).items()
     }
     if cache is not None:
         write_private(cache / f"base-{key}.json", dump(playbooks).encode())
-    return Base(playbooks, key, cache)
+    return Base(playbooks, key, cache, tuple(files))
 
 
 def _load_all(files: Sequence[Path], broken: list[UserError] | None = None) -> dict[str, Playbook]:
@@ -177,6 +195,16 @@ def write_private(path: Path, content: bytes) -> None:
 def compile_folder(folder: Path) -> str:
     """All playbooks of a folder in their stored form."""
     return dump(_load_all(playbook_files(folder)))
+
+
+@functools.lru_cache(maxsize=2)
+def _collected(files: tuple[Path, ...], _key: str) -> list[Line]:
+    return collect(_load_all(files, []).values())
+
+
+def known_lines_of_folder(folder: Path) -> str:
+    """The samples' telling messages of all playbooks of a folder in their stored form."""
+    return dump_lines(collect(_load_all(playbook_files(folder)).values()))
 
 
 def dump(playbooks: Mapping[str, Playbook]) -> str:

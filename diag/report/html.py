@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from diag.model import Diagnosis, Finding, Fix, Report, Status
 from diag.report import wording as say
 from diag.report.jsonform import to_json
+from diag.report.matrix import draw_heat_map
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --soft: #f3f4f6; --line: #d0d7de; --dim: #57606a;
@@ -30,8 +31,15 @@ code { font: .9em ui-monospace, monospace; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid var(--line); }
 details { border: 1px solid var(--line); border-radius: 6px; padding: .5rem .8rem; margin: .8rem 0; }
 summary { cursor: pointer; font-weight: 600; } ol > li { margin-bottom: .8rem; }
-@media (max-width: 40rem) { body { padding: .7rem; } table, thead, tbody, tr, td { display: block; } th { display: none; }
-  td { border: 0; padding: .1rem 0; } tr { border-bottom: 1px solid var(--line); padding: .4rem 0; } }
+table.grid { width: auto; font: 12px/1.2 ui-monospace, monospace; } table.grid th { white-space: nowrap; border: 0; padding: .15rem .4rem; }
+table.grid td { min-width: 2.2rem; text-align: center; border: 1px solid var(--paper); padding: .3rem .2rem; color: #1b1f24; }
+.key { color: #1b1f24; padding: 0 .35rem; border-radius: 3px; white-space: nowrap; }
+.open, .l4 { background: #7bc47f; } .l3 { background: #a8d08d; } .l2 { background: #d4dc8f; } .l1 { background: #f0d78c; } .l0 { background: #f2b880; }
+.closed { background: #e5534b; } .part { background: #e58a4b; } .lossy { background: #e0a030; } .cut { background: #d277c2; }
+.slow { background: #f2b880; } .unmeasured { background: #b8bec6; } .self { background: var(--soft); }
+@media (max-width: 40rem) { body { padding: .7rem; }
+  .wide:not(.grid) :is(table, thead, tbody, tr, td) { display: block; } .wide:not(.grid) th { display: none; }
+  .wide:not(.grid) td { border: 0; padding: .1rem 0; } .wide:not(.grid) tr { border-bottom: 1px solid var(--line); padding: .4rem 0; } }
 """
 
 
@@ -40,13 +48,16 @@ def draw_html(report: Report) -> str:
     answers, echoes = say.causes(report)
     title = say.headline(report)
     parts = [f'<h1 class="{report.verdict.value}">{_text(title)}</h1>']
-    if answers:
-        parts += _answer(answers[0], told=report.command != "run")
-        parts += _others(answers[1:])
-    if report.unexplained is not None and not answers:
+    known = [one for one in answers if not one.guessed]
+    if known:
+        parts += _answer(known[0], told=report.command != "run")
+        parts += _others(known[1:])
+    if report.unexplained is not None and not known:
         parts += _unexplained(report)
+    parts += _others([one for one in answers if one.guessed], say.RESEMBLES)
     if report.command == "check":
         parts += _services(report)
+    parts.append(draw_heat_map(report))
     parts += _findings(report)
     if echoes:
         parts.append(
@@ -58,7 +69,7 @@ def draw_html(report: Report) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
         f"<title>{_text(title[:120])}</title>\n<style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(parts)
+        + "\n".join(part for part in parts if part)
         + "\n</body></html>\n"
     )
 
@@ -122,7 +133,7 @@ def _fix(fix: Fix) -> str:
     return "".join(parts)
 
 
-def _others(others: list[Diagnosis]) -> list[str]:
+def _others(others: list[Diagnosis], title: str = "Also seen") -> list[str]:
     if not others:
         return []
     rows = (
@@ -130,7 +141,7 @@ def _others(others: list[Diagnosis]) -> list[str]:
         f"<td>{_line(one.fixes[0].do) if one.fixes else ''}</td></tr>"
         for one in others
     )
-    return ["<h2>Also seen</h2>", _table(("cause", "role", "what", "change"), rows)]
+    return [f"<h2>{_text(title)}</h2>", _table(("cause", "role", "what", "change"), rows)]
 
 
 def _table(heads: Iterable[str], rows: Iterable[str]) -> str:

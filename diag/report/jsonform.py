@@ -120,6 +120,7 @@ def _diagnosis(one: Diagnosis) -> dict[str, Any]:
         "strength": one.strength.value,
         "role": one.role.value,
         "severity": one.severity,
+        "guessed": one.guessed,
         "summary": one.summary,
         "explanation": one.explanation,
         "culprit": {
@@ -259,6 +260,7 @@ def _read_diagnosis(data: Mapping[str, Any]) -> Diagnosis:
         confirm=_texts(data["confirm"]),
         explanation=_text(data.get("explanation", "")),
         severity=_text(data.get("severity", "error")),
+        guessed=data.get("guessed") is True,
     )
 
 

@@ -9,6 +9,7 @@ import re
 from diag.model import Diagnosis, Finding, Fix, Report, Status
 from diag.report import wording as say
 from diag.report.jsonform import to_json
+from diag.report.matrix import draw_lines
 
 LIMIT = 60_000
 """GitHub refuses issue bodies above 65,536 characters; the rest is left for what the reporter adds."""
@@ -53,13 +54,18 @@ def _cut(text: str) -> str:
 def _draw(report: Report, budget: int) -> str:
     parts: list[str] = [f"## {_inline(say.headline(report))}", ""]
     answers, echoes = say.causes(report)
-    if answers:
-        parts += _answer(answers[0], told=report.command != "run", budget=budget)
-        parts += _others(answers[1:], budget)
-    if report.unexplained is not None and not answers:
+    known = [one for one in answers if not one.guessed]
+    if known:
+        parts += _answer(known[0], told=report.command != "run", budget=budget)
+        parts += _others(known[1:], budget)
+    if report.unexplained is not None and not known:
         parts += _unexplained(report, budget)
+    parts += _others([one for one in answers if one.guessed], budget, say.RESEMBLES)
     if report.command == "check":
         parts += _services(report)
+    lines = draw_lines(report)
+    if lines:
+        parts += ["", "**Links between the nodes**", "", *_fence("\n".join(lines))]
     parts += _findings(report, budget)
     if echoes:
         parts += [f"Consequences, not causes: {', '.join(f'`{one.id}`' for one in echoes)}", ""]
@@ -136,7 +142,7 @@ def _fix(number: int, fix: Fix, budget: int) -> list[str]:
     return parts + ([". ".join(tail), ""] if tail else [])
 
 
-def _others(others: list[Diagnosis], budget: int) -> list[str]:
+def _others(others: list[Diagnosis], budget: int, title: str = "Also seen") -> list[str]:
     if not others:
         return []
     shown = others[: 30 if budget > 1_000 else 5]
@@ -146,7 +152,7 @@ def _others(others: list[Diagnosis], budget: int) -> list[str]:
     ]
     more = [f"and {len(others) - len(shown)} more", ""] if len(others) > len(shown) else []
     return [
-        "### Also seen",
+        f"### {title}",
         "",
         "| cause | role | strength | what | change |",
         "| --- | --- | --- | --- | --- |",

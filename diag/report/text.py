@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from diag.model import Diagnosis, Finding, Fix, Report, Status
 from diag.report import wording as say
+from diag.report.matrix import draw_lines
 from diag.report.screen import Screen
 
 SHOWN_EVIDENCE = 3
@@ -23,13 +24,16 @@ def draw_text(report: Report, *, width: int | None = None, color: bool = False) 
     screen = Screen(width or 100, color)
     screen.put(say.headline(report), style=COLOURS[report.verdict.value])
     answers, echoes = say.causes(report)
-    if answers:
-        _answer(screen, answers[0], told=report.command != "run")
-        _others(screen, answers[1:])
-    if report.unexplained is not None and not answers:
+    known = [one for one in answers if not one.guessed]
+    if known:
+        _answer(screen, known[0], told=report.command != "run")
+        _others(screen, known[1:])
+    if report.unexplained is not None and not known:
         _unexplained(screen, report)
+    _guesses(screen, [one for one in answers if one.guessed])
     if report.command == "check":
         _services(screen, report)
+    _links(screen, report)
     _findings(screen, report)
     if echoes:
         screen.gap()
@@ -37,6 +41,14 @@ def draw_text(report: Report, *, width: int | None = None, color: bool = False) 
     _gaps(screen, report)
     _foot(screen, report)
     return screen.text()
+
+
+def _links(screen: Screen, report: Report) -> None:
+    lines = draw_lines(report)
+    if lines:
+        screen.title("Links between the nodes")
+        for line in lines:
+            screen.put(line, indent=2, whole=True)
 
 
 def _answer(screen: Screen, one: Diagnosis, *, told: bool) -> None:
@@ -97,6 +109,17 @@ def _others(screen: Screen, others: list[Diagnosis]) -> None:
             screen.put(f"-> {say.one_line(one.fixes[0].do, 200)}", indent=14, hang=3)
     if len(others) > SHOWN_OTHERS:
         screen.put(f"and {len(others) - SHOWN_OTHERS} more (--format json)", indent=2, style="dim")
+
+
+def _guesses(screen: Screen, guesses: list[Diagnosis]) -> None:
+    if not guesses:
+        return
+    screen.title(say.RESEMBLES)
+    for one in guesses:
+        screen.put(f"possible    {one.id}: {say.one_line(one.title)}", indent=2, hang=12)
+        screen.put(say.one_line(one.summary, 300), indent=14)
+        if one.fixes:
+            screen.put(f"-> {say.one_line(one.fixes[0].do, 200)}", indent=14, hang=3)
 
 
 def _unexplained(screen: Screen, report: Report) -> None:

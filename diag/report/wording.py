@@ -199,13 +199,17 @@ def what_was_read(report: Report) -> str:
     return plural(len(report.inputs), "file") + tail
 
 
+RESEMBLES = "It resembles (a guess: compare before changing anything)"
+"""Title above causes that were only guessed."""
+
+
 def headline(report: Report) -> str:
     """Return the first line: the verdict and why, in plain words."""
     answers, _ = causes(report)
     word = report.verdict.value.upper()
     if report.command == "run" and report.findings:
         return f"{word}: {tally(report.findings).sentence()}"
-    if answers:
+    if answers and not answers[0].guessed:
         return f"{word}: {one_line(answers[0].summary) or one_line(answers[0].title)}"
     bad = [one for one in report.findings if one.status in (Status.FAIL, Status.WARN)]
     bad.sort(key=lambda one: WORST_FIRST.index(one.status))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from diag.diagnose.knowledge import lint_playbooks
+from diag.diagnose.knowledge import diagnose_text, lint_playbooks
+from diag.observe.logs.reading import build_reader
 from diag.playbooks.base import home, load_base, playbook_files
 from diag.playbooks.literals import PatternError, required_literals
 from diag.playbooks.load import load_playbook
@@ -81,3 +82,20 @@ def test_a_broken_playbook_is_refused_with_its_place(path: Path) -> None:
 
     assert expected in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("level", "way", "ids"),
+    [
+        ("WARNING", "; falling back to torch.", []),
+        ("ERROR", "; falling back to torch.", ["python-env-broken"]),
+        ("WARNING", ".", ["python-env-broken"]),
+    ],
+)
+def test_a_warning_that_names_another_way_carries_no_diagnosis(level: str, way: str, ids: list[str]) -> None:
+    base = load_base()
+    text = f"{level} 05-11 08:00:00 [loader.py:12] ImportError: flash_attn is not installed{way}\n"
+
+    found = diagnose_text(base, build_reader(base), text)
+
+    assert ids == [one.id for one in found]

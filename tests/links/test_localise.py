@@ -6,40 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from link_facts_examples import CLOSED, Facts, card, healthy
 
-from diag.diagnose.nodes.compare import compare_traits, join_reports
+from diag.diagnose.nodes.apart import join_reports
+from diag.diagnose.nodes.compare import compare_traits
 from diag.diagnose.nodes.localise import link_facts, localise, matrix_rows
 from diag.model import Finding, Status
 from diag.observe.reports import NodeReport
-
-Facts = dict[str, Any]
-OPEN = {
-    "stage": "ok", "outcome": "ok", "chosen": {}, "sent": 200, "there": 200, "back": 200, "burst": 1, "rtt_ms": 0.1,
-    "clock_ahead_s": 0.0, "largest_bytes": 65536, "mtu_bytes": 1500, "mbps": 9000.0,
-}  # fmt: skip
-CLOSED = {"stage": "tcp", "outcome": "timeout", "chosen": {}, "sent": 50, "there": 0, "back": 0}
-
-
-def card(rank: int, count: int) -> Facts:
-    address = f"10.0.0.{rank + 1}"
-    interface = {
-        "name": "eth0", "kind": "ethernet", "mtu_bytes": 1500, "speed_mbps": 10000, "running": True,
-        "addresses": [{"family": "ipv4", "address": address}],
-    }  # fmt: skip
-    return {
-        "hostname": f"gpu{rank}", "node_rank": rank, "nnodes": count, "world_size": count * 8, "address": address,
-        "machine": f"m{rank}", "version": "1", "interfaces": [interface],
-        "chosen": {"nccl": {"interface": "eth0", "address": address, "by": "NCCL's own choice"}},
-    }  # fmt: skip
-
-
-def healthy(count: int = 4) -> Facts:
-    links = {f"{a}>{b}": dict(OPEN) for a in range(count) for b in range(count) if a != b}
-    return {
-        "nnodes": count, "node_rank": 0, "launcher": "by hand", "met": True, "steps": None, "taken": None,
-        "nodes": {str(rank): card(rank, count) for rank in range(count)}, "missing": [], "sent_away": [], "knocks": [],
-        "links": links, "silent": {}, "collective": None, "master": {"host": "gpu0", "port": 29511}, "meeting_s": 1.0,
-    }  # fmt: skip
 
 
 def close(facts: Facts, *ends: tuple[int, int], **more: Any) -> None:
@@ -58,7 +31,7 @@ def test_a_healthy_matrix_accuses_nobody(count: int) -> None:
 
 def test_every_judge_says_what_it_measured() -> None:
     assert {one.probe for one in localise(healthy())} == {
-        "link.meeting", "link.tcp", "link.loss", "link.mtu", "link.bandwidth", "link.clock", "link.nccl", "link.nixl",
+        "link.meeting", "link.tcp", "link.loss", "link.mtu", "link.bandwidth", "link.clock", "link.nccl", "link.nixl", "link.all-reduce",
     }  # fmt: skip
 
 
@@ -137,7 +110,7 @@ def other_world(facts: Facts) -> None:
 
 
 def frozen(facts: Facts) -> None:
-    facts["silent"] = {"2": "measuring"}
+    facts["silent"] = {"2": {"phase": "measuring", "how": "timeout"}}
 
 
 def never_came(facts: Facts) -> None:

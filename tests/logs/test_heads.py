@@ -42,6 +42,19 @@ CASES = [
         {"host": "vllm-0", "process": "main", "text": "hi"},
     ),
     (
+        "Thu Nov  5 02:25:22 2020[2]<stderr>:OSError: no such dimension",
+        {"rank": 2, "text": "OSError: no such dimension"},
+    ),
+    (
+        "gpt-oss-0 vllm (Worker_TP1 pid=271) ERROR 10-09 12:20:44 [x.py:597] boo",
+        {"host": "gpt-oss-0", "rank": 1, "text": "boo"},
+    ),
+    ("[prterun-node7-8812@1,3]<stderr>: boo", {"rank": 3, "text": "boo"}),
+    ("[NeMo E 2024-05-01 10:00:00 exp_manager:12] boo", {"level": "E", "text": "boo"}),
+    ("2025-04-01 10:00:00,123 - pkg.mod - ERROR - boo", {"level": "ERROR", "text": "boo"}),
+    ("2025-04-01 10:00:00.123 | ERROR    | pkg.mod:run:12 - boo", {"level": "ERROR", "text": "boo"}),
+    ("(raylet, ip=10.0.0.7) boo", {"host": "10.0.0.7", "process": "raylet", "text": "boo"}),
+    (
         "torch.OutOfMemoryError: CUDA out of memory.",
         {"text": "torch.OutOfMemoryError: CUDA out of memory.", "rank": None},
     ),

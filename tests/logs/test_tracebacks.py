@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diag.model import Phase
-from diag.observe.logs.tracebacks import read_traceback
+from diag.observe.logs.tracebacks import read_headless, read_traceback
 
 
 def test_every_line_may_have_a_head() -> None:
@@ -48,3 +48,24 @@ def test_a_collapsed_traceback_is_unfolded() -> None:
 
 def test_an_unfinished_traceback_is_none() -> None:
     assert read_traceback(["Traceback (most recent call last):", '  File "/a.py", line 1, in f']) is None
+
+
+def test_a_traceback_whose_top_was_cut_off_is_read_from_its_last_line() -> None:
+    above = [
+        "[rank1]: INFO loading",
+        '[rank1]:   File "/v/vllm/worker/worker.py", line 92, in load_model',
+        "[rank0]: something else",
+        "[rank1]:     raise RuntimeError(",
+    ]
+
+    found = read_headless(above, "[rank1]: RuntimeError: boo")
+
+    assert found is not None
+    assert (found.type, found.message, found.head.rank) == ("RuntimeError", "boo", 1)
+    assert found.frames == (("/v/vllm/worker/worker.py", 92, "load_model"),)
+    assert found.phase is Phase.WEIGHTS
+
+
+def test_an_error_line_without_frames_above_is_no_traceback() -> None:
+    assert read_headless(["INFO loading", "INFO done"], "RuntimeError: boo") is None
+    assert read_headless(['  File "a.py", line 1, in f', "INFO done"], "RuntimeError: boo") is None

@@ -141,4 +141,46 @@ def redacted(report: Report) -> Report:
     return replace(report, redaction=Redaction(applied=True, counts={"hosts": 2, "addresses": 1}))
 
 
-ALL = {"explained": explained, "healthy": healthy, "unknown": unknown, "node": node, "plan": plan}
+def linked(count: int = 5) -> Report:
+    """A job: one link closed, one node slow, one that loses packets."""
+
+    def link(a: int, b: int) -> dict[str, object]:
+        if {a, b} == {1, 2}:
+            return {"state": "closed", "outcome": "timeout"}
+        slow = 4 in (a, b)
+        return {"state": "slow" if slow else "lossy" if b == 3 else "open", "outcome": "ok", "rtt_ms": 0.1, "mtu_bytes": 1500, "interface": "eth0",
+                "mbps": 40.0 if slow else 9400.0, "share": 0.004 if slow else 1.0}  # fmt: skip
+
+    finding = Finding(
+        "link.tcp",
+        "dgx-a1 - dgx-a2",
+        Status.FAIL,
+        "the link between dgx-a1 (node 1) and dgx-a2 (node 2) is closed: packets vanish (dropped) in both directions",
+        data={"cause": "network-unreachable", "link": ["dgx-a1", "dgx-a2"]},
+    )
+    return Report(
+        command="run",
+        verdict=Verdict.FAIL,
+        created=WHEN,
+        version="0.1.0",
+        exit_code=1,
+        findings=(finding,),
+        facts={
+            "network": {
+                "links": {
+                    "nodes": {str(rank): {"hostname": f"dgx-a{rank}"} for rank in range(count)},
+                    "links": {f"{a}>{b}": link(a, b) for a in range(count) for b in range(count) if a != b},
+                }
+            }
+        },
+    )
+
+
+ALL = {
+    "explained": explained,
+    "healthy": healthy,
+    "unknown": unknown,
+    "node": node,
+    "plan": plan,
+    "linked": linked,
+}

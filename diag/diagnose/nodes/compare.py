@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 from diag.diagnose.nodes.view import found
 from diag.model import Finding, Status
-from diag.observe.reports import NodeReport
+from diag.observe.probes.process_arguments import common
+from diag.observe.probes.software_model_files import fingerprint
 
 Traits = dict[str, str]
 """What is compared of one node: trait -> value; the trait's name is what a reader sees."""
 
+OF_RANKS, RUNNING = " of running ranks", "running ranks"
 FATAL = {
     "NCCL": "nccl-version-mismatch", "torch": "version-skew", "vllm": "version-skew", "sglang": "version-skew", "ray": "version-skew",
     "tensorrt-llm": "version-skew", "deepspeed": "version-skew", "nixl": "version-skew", "ai-dynamo": "version-skew",
@@ -26,6 +27,11 @@ CAUSES = {
     "GPUs": "launcher-layout", "torch's CUDA": "version-skew", "kernel": "version-skew",
 }  # fmt: skip
 """Traits that may well differ; the cause they would support."""
+_BY_START = (
+    ("MTU of", "mtu-mismatch"), ("RDMA", "ib-roce-failure"), ("GIDs of", "ib-roce-failure"), ("files of", "weights-corrupt"),
+    ("revision of", "version-skew"), ("argument ", "launcher-layout"), (RUNNING, "launcher-layout"),
+)  # fmt: skip
+"""Beginnings of traits' names, and the cause a difference would support."""
 _PACKAGES = (
     "torch",
     "vllm",
@@ -47,6 +53,10 @@ _OWN_PER_NODE = re.compile(
 _STEERING = re.compile(
     r"(TORCH_)?NCCL_|GLOO_|TP_SOCKET|UCX_|VLLM_|SGLANG_|NVSHMEM_|PYTORCH_CUDA|MASTER_ADDR$|WORLD_SIZE$|NNODES$|CUDA_(LAUNCH|DEVICE)"
 )
+_OWN_ARGUMENT = re.compile(
+    r"--?(node-rank|machine-rank|rank|local-rank|host|ip|addr|address|bind|port|[\w-]*-(ip|host|addr|address|port|rank|start-rank|id)|r|m|c)$"
+)
+"""Arguments that rightly differ between nodes, and an interpreter's own."""
 MOST_TRAITS = 8
 
 
@@ -75,12 +85,65 @@ def traits_of(facts: Mapping[str, Any]) -> Traits:
             and one.get("kind") in ("ethernet", "bond", "infiniband")
         ):
             add(f"MTU of {one['name']}", one.get("mtu_bytes"))
-    for source in probes.get("env.variables", {}).get("sources", []):
-        if source.get("kind") == "shell":
-            for name, value in source["variables"].items():
-                if _STEERING.match(name) and not _OWN_PER_NODE.match(name):
-                    add(name, value)
+    _add_variables(add, probes.get("env.variables", {}))
+    _add_rdma(add, probes.get("net.rdma", {}))
+    _add_launch(add, probes)
     return traits
+
+
+def _add_variables(add: Any, seen: Mapping[str, Any]) -> None:
+    """Variables of the shell, of configuration files, and those that all ranks of this node have in common."""
+    ranks: dict[str, set[str]] = {}
+    for source in seen.get("sources", []):
+        steering = {
+            name: value
+            for name, value in source["variables"].items()
+            if _STEERING.match(name) and not _OWN_PER_NODE.match(name)
+        }
+        for name, value in steering.items():
+            if source.get("kind") == "shell":
+                add(name, value)
+            elif source.get("kind") == "file":
+                add(f"{name} in nccl.conf", value)
+            elif source.get("kind") == "process":
+                ranks.setdefault(name, set()).add(value)
+    for name, values in ranks.items():
+        if len(values) == 1:  # ranks of one node that disagree are that node's own finding
+            add(f"{name}{OF_RANKS}", next(iter(values)))
+
+
+def _add_rdma(add: Any, seen: Mapping[str, Any]) -> None:
+    """Ports, and what stands in their GID tables: index and kind, whatever the addresses."""
+    hcas = seen.get("hcas", [])
+    add("RDMA devices", ", ".join(str(hca["name"]) for hca in hcas))
+    for hca in hcas:
+        add(f"firmware of {hca['name']}", hca.get("firmware"))
+        for port in hca["ports"]:
+            name = f"{hca['name']}:{port['port']}"
+            rate = f"{port['rate_gbps']:g} Gb/s" if port.get("rate_gbps") else "no rate"
+            add(f"RDMA port {name}", f"{port['state']}, {port['link_layer']}, {rate}")
+            add(f"GIDs of {name}", ", ".join(f"{gid['index']} {gid['type'] or '?'}" for gid in port["gids"]))
+
+
+def _add_launch(add: Any, probes: Mapping[str, Any]) -> None:
+    """Arguments of running processes, plug-ins, model files."""
+    seen = probes.get("process.arguments", {})
+    processes = seen.get("processes", [])
+    if processes:
+        ranks = [one for one in processes if one["role"] in ("rank", "worker")]
+        add(RUNNING, len(ranks) or None)
+        for name, value in common(processes).items():
+            if not _OWN_ARGUMENT.search(name):
+                add(f"argument {name}", value or "given")
+    if "plugins" in seen:
+        add(
+            "NCCL plug-ins",
+            ", ".join(sorted({str(one).rpartition("/")[2] for one in seen["plugins"]})) or "none",
+        )
+    for one in probes.get("software.model-files", {}).get("models", []):
+        if one["files"]:
+            add(f"files of {one['model']}", fingerprint(one["files"]))
+        add(f"revision of {one['model']}", (one["revision"] or "")[:12])
 
 
 def _gpus(inventory: Mapping[str, Any]) -> str:
@@ -115,10 +178,11 @@ def compare_traits(nodes: Mapping[str, Traits], *, hosts: Mapping[str, str] | No
     split: dict[str, dict[str, list[str]]] = {}
     for name in sorted({name for traits in nodes.values() for name in traits}):
         values = {label: traits.get(name) for label, traits in nodes.items()}
-        sure = not (
-            "_" in name and name.isupper()
-        )  # a variable that is not set differs, a probe that failed does not
-        told = {label: value for label, value in values.items() if value is not None or not sure}
+        told = {
+            label: value
+            for label, value in values.items()
+            if value is not None or _may_be_absent(name, nodes[label])
+        }
         counts = Counter(told.values())
         if len(counts) < 2:
             continue
@@ -147,6 +211,14 @@ def compare_traits(nodes: Mapping[str, Traits], *, hosts: Mapping[str, str] | No
             )
         )
     return result
+
+
+def _may_be_absent(name: str, traits: Traits) -> bool:
+    """A variable or an argument that is not set differs; what a probe could not see does not."""
+    if name.endswith(OF_RANKS) or name.startswith("argument "):
+        return RUNNING in traits  # without running ranks there is nothing to be missed
+    word = name.removesuffix(" in nccl.conf")
+    return "_" in word and word.isupper()
 
 
 def _odd_node(
@@ -178,123 +250,7 @@ def _odd_node(
 def _weight(name: str) -> tuple[Status, str | None]:
     if name in FATAL:
         return Status.FAIL, FATAL[name]
-    if name.startswith("MTU of"):
-        return Status.WARN, "mtu-mismatch"
+    for start, cause in _BY_START:
+        if name.startswith(start):
+            return Status.WARN, cause
     return Status.WARN, CAUSES.get(name)
-
-
-def compare_nodes(reports: Sequence[NodeReport]) -> list[Finding]:
-    """Reports of several nodes: how they differ, which nodes sent none, and what their failed meetings say together."""
-    labels = _labels(reports)
-    result = compare_traits(
-        {label: traits_of(one.facts) for label, one in labels.items()},
-        hosts={label: one.host for label, one in labels.items()},
-    )
-    places = {label: place for label, one in labels.items() if (place := _place(one))}
-    expected = max((int(place["nnodes"]) for place in places.values() if place.get("nnodes")), default=0)
-    present = {place.get("node_rank") for place in places.values()}
-    absent = [rank for rank in range(expected) if rank not in present]
-    if absent and places:
-        text = (
-            f"reports of {len(present)} of {expected} nodes: none of node {', '.join(map(str, absent[:12]))}"
-        )
-        result.append(found("nodes", Status.WARN, text, subject="missing reports"))
-    return result + _master_alone(labels, places)
-
-
-def join_reports(reports: Sequence[NodeReport]) -> list[Finding]:
-    """All findings of the reports, each told once and under its node's name, and how the nodes differ."""
-    if len(reports) < 2:
-        return [one for report in reports for one in report.findings]
-    result: dict[tuple[str, str, str], Finding] = {}
-    for label, report in _labels(reports).items():
-        for one in report.findings:
-            shared = one.probe.startswith("link.")  # who met has the same findings as all others
-            data = (
-                one.data
-                if shared or "host" in one.data or not one.status.measured
-                else {**one.data, "host": label}
-            )
-            key = (
-                (one.probe, one.subject, one.summary)
-                if shared
-                else (one.probe, f"{label}: {one.subject}", one.summary)
-            )
-            result.setdefault(
-                key, replace(one, data=data, subject=one.subject if shared else key[1].removesuffix(": "))
-            )
-    told = [one for one in result.values() if one.probe != "link.nodes"]
-    return _meetings_together(told) + compare_nodes(reports)
-
-
-def _meetings_together(told: Sequence[Finding]) -> list[Finding]:
-    """A node's own word on why it did not come stands for the master's word that it never came."""
-    own = {
-        one.data.get("node_rank") for one in told if one.probe == "link.meeting" and one.data.get("outcome")
-    }
-    missed = {one.data.get("node_rank") for one in told if _is_missed(one)}
-    result = []
-    for one in told:
-        rank = one.data.get("node_rank")
-        if _is_missed(one) and rank in own:
-            continue
-        if (
-            one.probe == "link.meeting"
-            and one.data.get("outcome") in ("timeout", "refused")
-            and rank in missed
-        ):
-            one = replace(one, data={**one.data, "certain": True})  # noqa: PLW2901 - the master did listen: the way is closed
-        result.append(one)
-    return result
-
-
-def _is_missed(one: Finding) -> bool:
-    """The master's finding that a node never came."""
-    return (
-        one.probe == "link.meeting"
-        and one.status is Status.FAIL
-        and "outcome" not in one.data
-        and one.data.get("missed") is True
-    )
-
-
-def _master_alone(labels: Mapping[str, NodeReport], places: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """Every other node failed to reach the master, and the master waited: the master's side is closed."""
-    failed = {
-        label: one.data for label, report in labels.items() for one in report.findings
-        if one.probe == "link.meeting" and one.status is Status.FAIL and one.data.get("outcome") in ("timeout", "refused", "unroutable")
-    }  # fmt: skip
-    master = next((label for label, place in places.items() if place.get("node_rank") == 0), None)
-    others = [label for label, place in places.items() if place.get("node_rank")]
-    if master is None or len(failed) < 2 or set(failed) != set(others):
-        return []
-    port = next(iter(failed.values())).get("port")
-    text = f"none of {len(others)} nodes can reach the master {master} on port {port}, where it waited: the way to it is closed"
-    return [
-        found(
-            "meeting",
-            Status.FAIL,
-            text,
-            subject="master",
-            cause="network-unreachable",
-            host=labels[master].host,
-            culprit=True,
-        )
-    ]
-
-
-def _place(report: NodeReport) -> Mapping[str, Any]:
-    host = report.facts.get("host")
-    place = host.get("node") if isinstance(host, Mapping) else None
-    return place if isinstance(place, Mapping) else {}
-
-
-def _labels(reports: Sequence[NodeReport]) -> dict[str, NodeReport]:
-    """Each report under a name of its own: the host's, with the node's number where names repeat."""
-    hosts = Counter(one.host for one in reports)
-    labels: dict[str, NodeReport] = {}
-    for one in reports:
-        rank = _place(one).get("node_rank")
-        label = one.host if hosts[one.host] == 1 else f"node {rank}" if rank is not None else one.path
-        labels[label if label not in labels else one.path] = one
-    return labels

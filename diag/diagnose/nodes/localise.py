@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diag.diagnose.nodes.meeting import judge_identity, judge_meeting
-from diag.diagnose.nodes.quality import judge_quality
+from diag.diagnose.nodes.identity import judge_identity
+from diag.diagnose.nodes.meeting import judge_meeting
+from diag.diagnose.nodes.quality import LOSS_FAIL, SLOW_SHARE, judge_quality
 from diag.diagnose.nodes.reachability import judge_choice, judge_reach
-from diag.diagnose.nodes.view import View, found
+from diag.diagnose.nodes.upper import judge_upper
+from diag.diagnose.nodes.view import Link, View, found
 from diag.model import Finding, Reason, Status
+from diag.observe.links.lead import ends_of, usual_rate
 
 MOST_ROWS = 16
 
@@ -19,103 +22,64 @@ def localise(facts: Mapping[str, Any]) -> list[Finding]:
     view = View(facts)
     return [
         *judge_meeting(view), *judge_identity(view), *judge_reach(view), *judge_choice(view), *judge_quality(view),
-        *_judge_collective(view), *_rungs_not_climbed(view),
+        *judge_upper(view), *_unmeasured(view),
     ]  # fmt: skip
 
 
-def _judge_collective(view: View) -> list[Finding]:
-    combined = view.facts.get("collective")
-    if not combined:
+def _unmeasured(view: View) -> list[Finding]:
+    if not view.facts.get("unmeasured"):
         return []
-    results = {int(rank): one for rank, one in combined.items()}
-    absent = [rank for rank, one in results.items() if one.get("absent")]
-    if absent:
-        return []  # the node's own all-reduce probe says that torch is missing, and what to do
-    if all(one.get("right") for one in results.values()):
-        return [
-            found(
-                "all-reduce",
-                Status.OK,
-                f"TCPStore and a gloo all-reduce over {len(results)} nodes give the right numbers",
-            )
-        ]
-    wrong = [rank for rank, one in results.items() if one.get("right") is False]
-    if wrong:
-        return [
-            found(
-                "all-reduce", Status.FAIL, f"the gloo all-reduce gives wrong numbers on {view.names(wrong)}"
-            )
-        ]
-    bad = {rank: one for rank, one in results.items() if not one.get("right")}
-    said = "; ".join(
-        f"{view.name(rank)}: {one.get('phase', '?')}: {one.get('message', '')[:160]}"
-        for rank, one in list(bad.items())[:3]
-    )
-    text = f"the gloo all-reduce over {len(results)} nodes fails on {view.names(bad)}: {said}"
-    return [found("all-reduce", Status.FAIL, text)]
-
-
-def _rungs_not_climbed(view: View) -> list[Finding]:
-    """The ladder's upper rungs, which this version does not test between nodes: said, never passed over."""
-    if not view.links:
-        return []
-    traits = [card.get("traits", {}) for card in view.cards.values()]
-    result = []
-    if view.facts.get("unmeasured"):
-        text = f"{view.facts['unmeasured']} pairs of nodes were not measured: bad links had used up the time"
-        result.append(
-            found(
-                "pairs",
-                Status.UNKNOWN,
-                text,
-                reason=Reason.TIMEOUT,
-                remedy="repair what was found and run again, or use --deep",
-            )
-        )
-    for test, trait, title, remedy in (
-        (
-            "nccl",
-            "GPUs",
-            "NCCL between the nodes",
-            "run a small torchrun all-reduce with NCCL_DEBUG=INFO and give its log to diag explain",
-        ),
-        (
-            "nixl",
-            "nixl",
-            "KV transfer with NIXL",
-            "start one prefill and one decode worker with UCX_LOG_LEVEL=info and give their logs to diag explain",
-        ),
-    ):
-        if any(trait in one for one in traits):
-            text = f"{title} is not tested by this version; TCP, large packets and bandwidth of the same links were"
-            result.append(found(test, Status.SKIP, text, reason=Reason.NOT_ASKED, remedy=remedy))
-        else:
-            what = "no node has a GPU that diag has seen" if test == "nccl" else "nixl was seen on no node"
-            result.append(found(test, Status.SKIP, f"{title}: {what}", reason=Reason.NOT_APPLICABLE))
-    return result
+    text = f"{view.facts['unmeasured']} pairs of nodes were not measured: bad links had used up the time"
+    remedy = "repair what was found and run again, or use --deep"
+    return [found("pairs", Status.UNKNOWN, text, reason=Reason.TIMEOUT, remedy=remedy)]
 
 
 def link_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     """`facts.network.links` of the report: the matrix, by node rank; {nodes, matrix, rtt_ms, mbps, ...} ready for JSON."""
     view = View(facts)
+    rates = {ends_of(name): float(seen["mbps"]) for name, seen in facts["links"].items() if seen.get("mbps")}
+    usual = usual_rate(rates) if rates else None
     return {
         "nnodes": facts["nnodes"], "node_rank": facts["node_rank"], "launcher": facts.get("launcher"), "met": facts["met"],
-        "missing": facts["missing"], "silent": dict(facts["silent"]), "meeting": facts.get("steps"),
+        "missing": facts["missing"], "silent": {rank: dict(one) for rank, one in facts["silent"].items()}, "meeting": facts.get("steps"),
         "nodes": {
             str(rank): {"hostname": card.get("hostname"), "address": card.get("address"), "version": card.get("version"),
                         "nnodes": card.get("nnodes"), "world_size": card.get("world_size")}
             for rank, card in sorted(view.cards.items())
         },
         "links": {
-            name: {
+            name: _state_of(view, name, seen, usual) | {
                 key: seen[key]
-                for key in ("stage", "outcome", "rendezvous_port", "interface", "rtt_ms", "clock_ahead_s", "largest_bytes", "mtu_bytes", "mbps", "sent", "there", "back")
+                for key in ("stage", "outcome", "rendezvous_port", "ports", "services", "interface", "rtt_ms", "clock_ahead_s", "largest_bytes", "mtu_bytes", "mbps", "sent", "there", "back")
                 if key in seen
             }
             for name, seen in facts["links"].items()
         },
+        "collectives": {backend: dict(one) for backend, one in facts["collectives"].items()}, "transfer": dict(facts["transfer"]),
         "took_s": facts.get("took_s"),
     }  # fmt: skip
+
+
+def _state_of(view: View, name: str, seen: Mapping[str, Any], usual: float | None) -> dict[str, Any]:
+    """{state, share of this job's usual bandwidth}, as the grid of a report shows it."""
+    link = Link(*ends_of(name), seen)
+    share = round(float(seen["mbps"]) / usual, 3) if usual and seen.get("mbps") else None
+    lossy = link.lossy or any(
+        lost is not None and lost >= LOSS_FAIL * 2 for lost in (link.lost_there, link.lost_back)
+    )
+    if "stage" not in seen and "outcome" not in seen:
+        state = "unmeasured"
+    elif lossy:
+        state = "lossy"
+    elif not link.open:
+        state = "closed"
+    elif link.closed_ports:
+        state = "part"
+    elif seen.get("vanished_bytes"):
+        state = "cut"
+    else:
+        state = "slow" if share is not None and share < SLOW_SHARE else "open"
+    return {"state": state, "share": share}
 
 
 def matrix_rows(facts: Mapping[str, Any]) -> list[str]:

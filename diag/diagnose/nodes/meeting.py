@@ -34,6 +34,7 @@ _ENDS: dict[str, tuple[str, str]] = {
     "not-the-master": ("rendezvous-timeout", "MASTER_ADDR of this node names a node that is not the master"),
     "wrong-protocol": ("version-skew", "the nodes run versions of diag that do not understand each other"),
     "own-loopback": ("host-ip-wrong", "the master's address leads this node to itself"),
+    "too-late": ("rendezvous-timeout", "this node came after the others had begun without it"),
     "rank-taken": ("launcher-layout", "this node's rank is used twice"),
     "rank-out-of-range": (
         "launcher-layout",
@@ -42,6 +43,8 @@ _ENDS: dict[str, tuple[str, str]] = {
 }
 """How an attempt to meet can end -> (cause, what that means)."""
 
+MOST_NAMED = 12
+"""Nodes that get a finding of their own; of a thousand missing ones nobody reads a thousand sentences."""
 OTHERS_FAULT = ("silent", "wrong-program", "closed")
 
 
@@ -182,14 +185,20 @@ def _missing(view: View) -> list[Finding]:
     for rank, one in sorted(astray.items()):
         if rank in view.cards:
             continue
-        text = f"{one['hostname']} (node {rank}) looks for the master at {one['master']}, where another node answers: its MASTER_ADDR is wrong"
+        same = one["master"] == f"{facts['master']['host']}:{facts['master']['port']}" and not _numeric(
+            str(facts["master"]["host"])
+        )
+        text = (
+            f"{one['hostname']} (node {rank}) looks for the master at {one['master']}, where another node answers: "
+            + ("the name leads it to another address than the others" if same else "its MASTER_ADDR is wrong")
+        )
         result.append(
             found(
                 "meeting",
                 Status.FAIL,
                 text,
                 subject=f"node {rank}",
-                cause="rendezvous-timeout",
+                cause="host-ip-wrong" if same else "rendezvous-timeout",
                 host=one["hostname"],
                 node_rank=rank,
             )
@@ -200,6 +209,14 @@ def _missing(view: View) -> list[Finding]:
         return result
     came = f"{len(view.cards)} of {facts['nnodes']} nodes came"
     named = facts.get("expected_hosts") or []
+    if len(missing) > MOST_NAMED:
+        who = ", ".join(named[rank] if rank < len(named) else str(rank) for rank in missing[:12])
+        text = f"{len(missing)} nodes never came within {facts.get('meeting_s', 0):.0f} s ({came}): {who} and {len(missing) - 12} more"
+        more: dict[str, Any] = {"node_ranks": missing, "missed": True}
+        return [
+            *result,
+            found("meeting", Status.FAIL, text, subject="many nodes", cause="rendezvous-timeout", **more),
+        ]
     for rank in missing:
         who = f"{named[rank]} (node {rank})" if rank < len(named) else f"node {rank}"
         data = {"host": named[rank]} if rank < len(named) else {"component": f"node {rank}"}
@@ -219,13 +236,21 @@ def _missing(view: View) -> list[Finding]:
     return result
 
 
+def _numeric(host: str) -> bool:
+    """True for an address, which needs no name resolution."""
+    return ":" in host or all(part.isdigit() for part in host.split("."))
+
+
 def _silent(view: View) -> list[Finding]:
     result = []
-    for rank, phase in sorted(view.silent.items()):
+    for rank, one in sorted(view.silent.items())[:MOST_NAMED]:
+        phase = one["phase"]
         links = {name: seen for name, seen in view.facts["links"].items() if name.endswith(f">{rank}")}
         kernel = any(seen.get("stage") in ("greeting", "ok") for seen in links.values())
         state = (
-            "its kernel still accepts connections, its process stands still (stopped, frozen or starved)"
+            "its connection ended: diag was killed there, crashed, or the node went down"
+            if one["how"] == "closed"
+            else "its kernel still accepts connections, its process stands still (stopped, frozen or starved)"
             if kernel
             else "nothing on it answers any more"
         )
@@ -239,79 +264,22 @@ def _silent(view: View) -> list[Finding]:
                 cause="rendezvous-timeout",
                 host=view.host(rank),
                 node_rank=rank,
-                frozen=kernel,
+                frozen=kernel and one["how"] != "closed",
             )
         )
-    return result
-
-
-def judge_identity(view: View) -> list[Finding]:
-    """Host names and addresses that occur twice."""
-    result: list[Finding] = []
-    cards = view.cards
-    names: dict[str, list[int]] = {}
-    machines: dict[str, list[int]] = {}
-    for rank, card in cards.items():
-        names.setdefault(str(card["hostname"]), []).append(rank)
-        machines.setdefault(str(card.get("machine")), []).append(rank)
-    for ranks in machines.values():
-        if len(ranks) > 1:
-            text = f"nodes {', '.join(map(str, ranks))} run on one machine, {view.host(ranks[0])}: no network lies between them"
-            result.append(found("identity", Status.WARN, text, subject=view.host(ranks[0])))
-    for name, ranks in names.items():
-        if len(ranks) > 1 and len({str(cards[rank].get("machine")) for rank in ranks}) > 1:
-            text = f"nodes {' and '.join(map(str, ranks))} have the same host name {name}: libraries that compare names take them for one machine"
-            fix = {"do": f"Give each node its own host name (both are {name}).", "risk": "needs-root"}
-            result.append(
-                found(
-                    "identity",
-                    Status.FAIL,
-                    text,
-                    subject=name,
-                    cause="hostname-collision",
-                    host=name,
-                    certain=False,
-                    fix=fix,
-                )
+    if len(view.silent) > MOST_NAMED:
+        rest = sorted(view.silent)[MOST_NAMED:]
+        text = f"{len(rest)} more nodes stopped answering: {view.names(rest, 12)}"
+        result.append(
+            found(
+                "meeting",
+                Status.FAIL,
+                text,
+                subject="more nodes",
+                cause="rendezvous-timeout",
+                node_ranks=rest,
             )
-    result += _same_address(view)
-    for rank, card in cards.items():
-        if card.get("address_conflict"):
-            one = card["address_conflict"]
-            text = f"another machine ({one['other']}) also has the address {one['address']} of {view.name(rank)}: packets reach now one, now the other"
-            result.append(
-                found(
-                    "identity",
-                    Status.FAIL,
-                    text,
-                    subject=one["address"],
-                    cause="host-ip-wrong",
-                    host=view.host(rank),
-                )
-            )
-    return result
-
-
-def _same_address(view: View) -> list[Finding]:
-    """Two nodes that came from one address, on different machines."""
-    result = []
-    owners: dict[str, list[int]] = {}
-    for rank, card in view.cards.items():
-        if card.get("address"):
-            owners.setdefault(str(card["address"]), []).append(rank)
-    for address, ranks in owners.items():
-        if len(ranks) > 1 and len({str(view.cards[rank].get("machine")) for rank in ranks}) > 1:
-            text = f"{view.names(ranks)} share the address {address}"
-            result.append(
-                found(
-                    "identity",
-                    Status.FAIL,
-                    text,
-                    subject=address,
-                    cause="host-ip-wrong",
-                    host=view.host(ranks[-1]),
-                )
-            )
+        )
     return result
 
 

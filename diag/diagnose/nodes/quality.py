@@ -6,15 +6,17 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from diag.diagnose.nodes.blame import blame
 from diag.diagnose.nodes.view import Link, View, found
 from diag.model import Finding, Status
+from diag.observe.links.lead import usual_rate
 
 LOSS_FAIL, LOSS_LEAST = 0.01, 5
 """From 1 % TCP's throughput collapses (Mathis et al. 1997: ~ 1/sqrt(loss)); fewer than five datagrams may be chance."""
 CLOSED = 0.98
 """Whoever loses all is closed, which is another finding."""
 SLOW_SHARE = 0.2
-"""A link below a fifth of the median is no scatter: neighbouring classes of NICs differ by 2.5 or more, and busy tests by 2 or 3."""
+"""A link below a fifth of what is usual is no scatter: neighbouring classes of NICs differ by 2.5 or more, and busy tests by 2 or 3."""
 SLOW_OF_NIC, SLOW_MBPS = 0.05, 300.0
 """Without others to compare with: below 5 % of what the NIC says and below 300 Mbit/s."""
 CLOCK_WARN_S, CLOCK_TELL_S = 30.0, 1.0
@@ -55,7 +57,7 @@ def _judge_loss(view: View) -> list[Finding]:
             )
         ]
     result = []
-    for rank, ends in _blame(view.ranks, list(bad), list(counts)):
+    for rank, ends in blame(view.ranks, list(bad), list(counts)):
         share = statistics.mean(bad[one] for one in ends)
         ways = (
             {"loses what it receives" if b == rank else "loses what it sends" for _, b in ends}
@@ -95,35 +97,6 @@ def _judge_loss(view: View) -> list[Finding]:
     return result
 
 
-Ends = tuple[int, int]
-
-
-def _blame(
-    ranks: Sequence[int], bad: Sequence[Ends], every: Sequence[Ends]
-) -> list[tuple[int | None, list[Ends]]]:
-    """Bad directions grouped by the node they have in common; None and one pair where there is none.
-
-    A node is to blame where all (of three or more nodes: at least 70 %) of its incoming or outgoing directions are bad.
-    """
-    left = list(bad)
-    result: list[tuple[int | None, list[Ends]]] = []
-    while left and len(ranks) > 2:
-        scores: dict[int, int] = {}
-        for rank in ranks:
-            for side in (0, 1):
-                mine = [ends for ends in left if ends[side] == rank]
-                tested = [ends for ends in every if ends[side] == rank]
-                if len(mine) > 1 and len(mine) >= 0.7 * len(tested):
-                    scores[rank] = max(scores.get(rank, 0), sum(rank in ends for ends in left))
-        if not scores:
-            break
-        worst = max(scores, key=lambda rank: scores[rank])
-        result.append((worst, [ends for ends in left if worst in ends]))
-        left = [ends for ends in left if worst not in ends]
-    pairs = list(dict.fromkeys(tuple(sorted(ends)) for ends in left))
-    return result + [(None, [ends for ends in left if sorted(ends) == list(pair)]) for pair in pairs]
-
-
 def _judge_mtu(view: View, sound: Sequence[Link]) -> list[Finding]:
     mtus = {rank: _mtu_of(view, rank) for rank in view.ranks}
     vanished = [
@@ -139,7 +112,7 @@ def _judge_mtu(view: View, sound: Sequence[Link]) -> list[Finding]:
     result = []
     for group, hard in ((vanished, True), (short, False)):
         seen = {(link.a, link.b): link for link in group}
-        for rank, ends in _blame(view.ranks, list(seen), every):
+        for rank, ends in blame(view.ranks, list(seen), every):
             result.append(_mtu_finding(view, rank, [seen[one] for one in ends], mtus, hard=hard))
     known = {rank: mtu for rank, mtu in mtus.items() if mtu}
     if not result and len(set(known.values())) > 1:
@@ -213,12 +186,12 @@ def _judge_bandwidth(view: View, sound: Sequence[Link]) -> list[Finding]:
     }
     if not rates:
         return []
-    middle = statistics.median(rates.values())
+    middle = usual_rate(rates)
     slow = [ends for ends, rate in rates.items() if rate < SLOW_SHARE * middle]
     result = []
-    for rank, ends in _blame(view.ranks, slow, list(rates)):
+    for rank, ends in blame(view.ranks, slow, list(rates)):
         rate = statistics.median(rates[one] for one in ends)
-        tail = f"{_rate(rate)}, the median of all links is {_rate(middle)}"
+        tail = f"{_rate(rate)}, usual in this job is {_rate(middle)}"
         if rank is not None:
             sides = {"receives" if b == rank else "sends" for _, b in ends}
             text = f"{view.name(rank)} {' and '.join(sorted(sides))} slowly on all its links: {tail}"
@@ -231,7 +204,7 @@ def _judge_bandwidth(view: View, sound: Sequence[Link]) -> list[Finding]:
                     cause="slow-link",
                     host=view.host(rank),
                     mbps=rate,
-                    median_mbps=middle,
+                    usual_mbps=middle,
                 )
             )
         else:
@@ -246,7 +219,7 @@ def _judge_bandwidth(view: View, sound: Sequence[Link]) -> list[Finding]:
                     cause="slow-link",
                     link=[view.host(a), view.host(b)],
                     mbps=rate,
-                    median_mbps=middle,
+                    usual_mbps=middle,
                 )
             )
     if not result and middle < SLOW_MBPS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from diag.diagnose.nodes.view import Link, View, found
@@ -19,7 +19,7 @@ _HOW = {
 
 def judge_reach(view: View) -> list[Finding]:
     """Closed links, each failing one in exactly one finding."""
-    broken = [link for link in view.links if not link.open and not link.lossy]
+    broken = [link for link in view.links if (not link.open or link.closed_ports) and not link.lossy]
     if not view.links:
         return []
     if not broken:
@@ -67,7 +67,12 @@ def _everything(view: View, left: Left) -> list[Finding]:
         return []
     links = list(left.values())
     left.clear()
-    text = f"no node can open a connection to any other ({_how(links)}){_ports(view, links)}"
+    what = (
+        "reach every port of any other"
+        if any(link.open for link in links)
+        else "open a connection to any other"
+    )
+    text = f"no node can {what} ({_how(links)}){_ports(view, links)}"
     return [_blocked(view, text, "all links", links)]
 
 
@@ -118,7 +123,10 @@ def _nodes(view: View, left: Left) -> list[Finding]:
                 left.pop((link.a, link.b))
             heard = _heard(gone, rank)
             name = view.name(rank)
-            if kind == "both":
+            if any(link.open for link in gone):
+                way = {"both": "to and from", "in": "to", "out": "from"}[kind]
+                text = f"some ports {way} {name} are closed for all other nodes ({_how(gone)})"
+            elif kind == "both":
                 text = f"{name} is isolated: no connection to or from any of the other {len(into)} nodes opens ({_how(gone)}){heard}"
             elif kind == "in":
                 text = f"no node can open a connection to {name} ({_how(gone)}); connections from it open: its own firewall, or rules in front of it"
@@ -152,7 +160,10 @@ def _pairs(view: View, left: Left) -> list[Finding]:
         a, b = view.name(link.a), view.name(link.b)
         gone = [link, *([back] if back else [])]
         ends, arrow = (link.a, link.b), ""
-        if back is None:
+        if any(one.open for one in gone):
+            way = "between" if back else "from"
+            text = f"some ports {way} {a} {'and' if back else 'to'} {b} are closed ({_how(gone)})"
+        elif back is None:
             text = f"{a} cannot open connections to {b} ({_how(gone)}); {b} to {a} works"
         else:
             there, here = link.seen.get("there") or 0, back.seen.get("there") or 0
@@ -175,34 +186,64 @@ def _pairs(view: View, left: Left) -> list[Finding]:
 
 
 def _how(links: Iterable[Link]) -> str:
-    outcomes = list(dict.fromkeys(str(link.seen.get("outcome")) for link in links))
-    return ", ".join(_HOW.get(one, f"it ends at the {one} step") for one in outcomes)
+    outcomes = []
+    for link in links:
+        outcome = str(link.seen.get("outcome"))
+        if link.open:  # the link passes, a part of its ports does not
+            outcome = next(str(link.seen["ports"][str(port)]) for port in link.closed_ports)
+        outcomes.append(outcome)
+    return ", ".join(_HOW.get(one, f"it ends at the {one} step") for one in dict.fromkeys(outcomes))
 
 
-def _ports(view: View, links: Iterable[Link]) -> str:
-    """Where the rendezvous port passes and ephemeral ones do not."""
+def _ports(view: View, links: Sequence[Link]) -> str:
+    """Where a part of the ports passes: the rendezvous port alone, or a part of the ephemeral range."""
+    part = _port_range(links)
+    if part:
+        return f"; {part}: a firewall opens only a part of the ephemeral ports, NCCL and Gloo need all"
     told = [link.seen["rendezvous_port"] for link in links if link.seen.get("rendezvous_port")]
     if told and all(one == "ok" for one in told):
         return f"; port {view.facts['master']['port']} passes, ephemeral ports do not: the firewall opens only the rendezvous port, NCCL and Gloo need all"
     return ""
 
 
-def _blocked(view: View, text: str, subject: str, links: Iterable[Link], **data: Any) -> Finding:
-    ports = bool(_ports(view, links))
+def _port_range(links: Sequence[Link]) -> str:
+    """`ports 32,768 to 44,061 are closed, 49,706 to 60,716 open`, as far as the tried ports tell."""
+    if not links or not all(link.closed_ports for link in links):
+        return ""
+    closed = sorted({port for link in links for port in link.closed_ports})
+    opened = sorted({port for link in links for port in link.open_ports} - set(closed))
+    return f"ports {_runs(closed, opened)} are closed, {_runs(opened, closed)} open" if opened else ""
+
+
+def _runs(mine: Sequence[int], others: Sequence[int]) -> str:
+    """Neighbours in the order of ports, with nothing of the others between, as one range."""
+    runs: list[list[int]] = []
+    for port in mine:
+        if runs and not any(runs[-1][-1] < other < port for other in others):
+            runs[-1].append(port)
+        else:
+            runs.append([port])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
+
+
+def _blocked(view: View, text: str, subject: str, links: Sequence[Link], **data: Any) -> Finding:
+    part, ports = _port_range(links), bool(_ports(view, links))
     do = (
-        "Open all TCP ports between the nodes"
-        if not ports
-        else "Open the ephemeral ports too (sysctl net.ipv4.ip_local_port_range), or set that range to one the firewall opens"
+        "Open the ephemeral ports too (sysctl net.ipv4.ip_local_port_range), or set that range to one the firewall opens"
+        if ports
+        else "Open all TCP ports between the nodes"
     )
     fix = {"do": f"{do}: NCCL and Gloo connect every node to every node on ports that the kernel picks.", "risk": "needs-root",
            "verify": "diag run on all nodes again"}  # fmt: skip
+    cause = "network-unreachable"
     return found(
         "tcp",
         Status.FAIL,
         text,
         subject=subject,
-        cause="network-unreachable",
-        ephemeral_only=ports,
+        cause=cause,
+        ephemeral_only=ports and not part,
+        port_range=part or None,
         fix=fix,
         **data,
     )
@@ -220,7 +261,8 @@ def judge_choice(view: View) -> list[Finding]:
         for link in view.links:
             seen = (link.seen.get("chosen") or {}).get(library)
             if (
-                seen
+                not view.translated(link.b)
+                and seen
                 and seen["outcome"] != "ok"
                 and not (seen["by"] == OWN_NAME and view.host(link.b) in shared)
             ):
@@ -257,7 +299,7 @@ def _wrong_choice(view: View, title: str, bad: dict[int, dict[str, Any]], *, pro
     carrier = next(
         (
             one["name"]
-            for one in view.cards[min(bad)]["interfaces"]
+            for one in view.cards[min(bad)].get("interfaces", ())
             if any(a["address"] == right for a in one["addresses"])
         ),
         None,
@@ -282,5 +324,5 @@ def _wrong_choice(view: View, title: str, bad: dict[int, dict[str, Any]], *, pro
 
 
 def _combined(view: View) -> bool:
-    combined = view.facts.get("collective") or {}
+    combined = (view.facts["collectives"].get("gloo") or {}).get("all") or {}
     return bool(combined) and all(one.get("right") for one in combined.values())

@@ -27,6 +27,22 @@ class Link:
         return self.seen.get("stage") == "ok"
 
     @property
+    def closed_ports(self) -> list[int]:
+        """Ports of the ephemeral range that did not open, where others did."""
+        ports = self.seen.get("ports") or {}
+        closed = [
+            int(port) for port, outcome in ports.items() if outcome in ("timeout", "refused", "unroutable")
+        ]
+        return sorted(closed) if self.open or len(closed) < len(ports) else []
+
+    @property
+    def open_ports(self) -> list[int]:
+        """Ports of the ephemeral range that opened."""
+        return sorted(
+            int(port) for port, outcome in (self.seen.get("ports") or {}).items() if outcome == "ok"
+        )
+
+    @property
     def lost_there(self) -> float | None:
         """Share of datagrams that did not arrive; None where none did (then UDP may simply be closed)."""
         sent, there = self.seen.get("sent") or 0, self.seen.get("there") or 0
@@ -56,9 +72,9 @@ class View:
         return {int(rank): card for rank, card in self.facts["nodes"].items()}
 
     @cached_property
-    def silent(self) -> dict[int, str]:
-        """Node rank -> in which phase it stopped answering."""
-        return {int(rank): phase for rank, phase in self.facts["silent"].items()}
+    def silent(self) -> dict[int, Mapping[str, str]]:
+        """Node rank -> {phase, how}: when it stopped answering, and whether its connection ended (closed) or it went quiet."""
+        return {int(rank): one for rank, one in self.facts["silent"].items()}
 
     @cached_property
     def links(self) -> list[Link]:
@@ -79,6 +95,19 @@ class View:
     def own_rank(self) -> int:
         """The node whose report this is."""
         return int(self.facts.get("node_rank") or 0)
+
+    def translated(self, rank: int) -> str | None:
+        """The address under which the others see a node that has none like it: something translates addresses on the way."""
+        card = self.cards.get(rank, {})
+        address, interfaces = card.get("address"), card.get("interfaces")
+        if not address or not interfaces:
+            return None
+        own = {one["address"] for interface in interfaces for one in interface["addresses"]}
+        return (
+            str(address)
+            if own and address not in own and not str(address).startswith(("127.", "::1"))
+            else None
+        )
 
     def host(self, rank: int) -> str:
         """A node's host name, else its number."""

@@ -10,7 +10,7 @@ from diag.diagnose.plans.hardware import ASSUMED, GIB, GpuSpec, spec_of
 from diag.diagnose.plans.memory import MemoryEstimate, estimate
 from diag.diagnose.plans.model_facts import ModelFacts
 from diag.diagnose.plans.models import facts_of_model
-from diag.diagnose.plans.settings import engine_of, pp_of, setting_of, tp_of
+from diag.diagnose.plans.settings import engine_of, exclusive, pp_of, setting_of, tp_of
 from diag.model import Finding, Reason, Status
 from diag.model.launch import Hardware, LaunchPlan, Service, Setting
 
@@ -76,7 +76,17 @@ class Case:
         decode = [each for each in self.services if each.role == "decode"] or [
             each for each in self.engines if each.role == "worker"
         ]
-        return [(first, second) for first in prefill for second in decode]
+        return [
+            (first, second)
+            for first in prefill
+            for second in decode
+            if not exclusive(first, second) and self._one_graph(first, second)
+        ]
+
+    def _one_graph(self, first: Service, second: Service) -> bool:
+        """False for workers of two different graphs in one file."""
+        names = [dict(getattr(each, "notes", {})).get("pod") for each in (first, second)]
+        return not self.plan.kind.startswith("dgd") or names[0] == names[1]
 
 
 def absent(service: Service) -> bool:
@@ -122,11 +132,17 @@ def judged(
     certain: bool = True,
     do: str = "",
     settings: dict[str, Any] | None = None,
+    variables: dict[str, Any] | None = None,
+    rename: tuple[str, str] | None = None,
+    rename_variable: tuple[str, str] | None = None,
+    remove: str | None = None,
+    cure: str | None = None,
     alternatives: Iterable[str] = (),
     reason: Reason | None = None,
     **figures: Any,
 ) -> Finding:
-    """One judgement. `settings` are the options to set, by the service's own names."""
+    """One judgement. `settings` are the options to set, by the service's own names; `variables` those of its environment;
+    `rename` an option written wrongly and its right name; `cure` a change that the plan's reader has prepared."""
     line = (
         setting.line
         if setting is not None and setting.line is not None
@@ -146,7 +162,19 @@ def judged(
         **figures,
     }
     if do or settings:
-        data["fix"] = {"do": do, "settings": settings or {}, "alternatives": list(alternatives)}
+        fix: dict[str, Any] = {"do": do, "settings": settings or {}, "alternatives": list(alternatives)}
+        fix |= {
+            key: value
+            for key, value in (
+                ("variables", variables),
+                ("rename", rename),
+                ("rename_variable", rename_variable),
+                ("remove", remove),
+                ("cure", cure),
+            )
+            if value
+        }
+        data["fix"] = fix
     return Finding(
         f"plan.{cause}", service.name if service is not None else "", status, summary, reason, data
     )

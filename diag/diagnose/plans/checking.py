@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import diag.diagnose.plans as package
 from diag.diagnose.plans.case import Case, Judge, judged
 from diag.diagnose.plans.judge_launcher import judge_node_ranks
+from diag.diagnose.plans.judge_network import OWN_ENV
 from diag.diagnose.plans.model_facts import ModelFacts
 from diag.model import Finding, Reason, Status
 from diag.model.launch import Hardware, LaunchPlan
@@ -45,11 +47,34 @@ def _across(plans: Sequence[LaunchPlan]) -> list[Finding]:
     together = LaunchPlan(
         "several", plans[0].source, tuple(service for plan in plans for service in plan.services)
     )
-    return [
+    found = [
         finding
         for finding in judge_node_ranks(Case(together, None))
         if (finding.probe, finding.summary) not in own
     ]
+    return found + list(_same_address(plans))
+
+
+def _same_address(plans: Sequence[LaunchPlan]) -> Iterator[Finding]:
+    """One own address in the files of two nodes."""
+    seen: dict[tuple[str, str], LaunchPlan] = {}
+    for plan in plans:
+        for service in plan.services:
+            for name in OWN_ENV:
+                setting = service.env.get(name)
+                value = str(setting.value) if setting is not None else ""
+                if not re.fullmatch(r"\d+(?:\.\d+){3}", value):
+                    continue
+                first = seen.setdefault((name, value), plan)
+                if first.source != plan.source and (service.nodes_per_replica or 1) > 1:
+                    yield judged(
+                        "host-ip-wrong",
+                        service,
+                        Status.FAIL,
+                        f"{name} is {value} in {first.source} and in {plan.source}: each node needs its own",
+                        setting=setting,
+                        do=f"Set {name} to each node's own address",
+                    )
 
 
 def check_plan(plan: LaunchPlan, hardware: Hardware | None, model: ModelFacts | None = None) -> list[Finding]:

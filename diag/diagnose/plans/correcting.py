@@ -21,11 +21,23 @@ from diag.diagnose.plans.model_facts import ModelFacts
 from diag.model import Finding, Status
 from diag.model.launch import Hardware, LaunchPlan, Service, Setting
 from diag.observe.plans import read_plan_text
-from diag.observe.plans.edit import Splice, apply, remove_service, set_option, set_value
+from diag.observe.plans.edit import (
+    Splice,
+    apply,
+    cure,
+    remove_option,
+    remove_service,
+    rename_option,
+    rename_variable,
+    set_option,
+    set_value,
+)
 from diag.observe.plans.interface import PlacedService, PlacedSetting
 from diag.observe.plans.reading import read_text
 from diag.system import UserError
 
+LAYOUT_OPTIONS = ("tensor-parallel-size", "resources.gpu", "service.workers")
+"""Sizes that hang together: they are solved for all services at once."""
 MAX_ROUNDS = 8
 """One change may uncover the next (a smaller TP leaves less for the cache); more rounds than this is a circle."""
 
@@ -114,6 +126,7 @@ def _round(case: Case, bad: list[Finding], text: str) -> tuple[list[Splice], lis
         if finding.data.get("cause") not in LAYOUT_CAUSES or not _is_layout(finding)
     ]
     changes: list[tuple[Service, str, object]] = []
+    further: list[tuple[Splice, str]] = []
     why: list[str] = []
     for finding in simple:
         settings = (finding.data.get("fix") or {}).get("settings") or {}
@@ -123,9 +136,11 @@ def _round(case: Case, bad: list[Finding], text: str) -> tuple[list[Splice], lis
                 for name, value in settings.items()
                 if (service, name) not in [(one, two) for one, two, _ in changes]
             ]
+        further += _further(case, finding, text)
         if settings:
             why.append(f"{finding.summary}. {finding.data['fix']['do']}")
-    splices = _splices(case, changes, text)
+    splices = [*_splices(case, changes, text), *(splice for splice, _ in further)]
+    why += [reason for _, reason in further if reason not in why]
     if splices:
         return splices, why, []
     layout_bad = [finding for finding in bad if finding not in simple]
@@ -141,9 +156,38 @@ def _round(case: Case, bad: list[Finding], text: str) -> tuple[list[Splice], lis
     return _layout_round(case, layout_bad, text)
 
 
+def _further(case: Case, finding: Finding, text: str) -> list[tuple[Splice, str]]:
+    """What is no option's value: a name written right, a variable, something around the command."""
+    fix = finding.data.get("fix") or {}
+    reason = f"{finding.summary}. {fix.get('do', '')}"
+    found: list[Splice | None] = []
+    for service in _named(case, finding):
+        if not isinstance(service, PlacedService):
+            continue
+        if fix.get("rename"):
+            written, meant = fix["rename"]
+            found.append(rename_option(service, written, meant, text))
+        for name, value in (fix.get("variables") or {}).items():
+            variable = service.env.get(name)
+            found.append(set_value(variable, value, text) if isinstance(variable, PlacedSetting) else None)
+        if fix.get("rename_variable"):
+            wrong, right = fix["rename_variable"]
+            found.append(rename_variable(service, wrong, right, text))
+        if fix.get("remove"):
+            found.append(remove_option(service, fix["remove"], text))
+        if fix.get("cure"):
+            found += cure(service, fix["cure"])
+    return [(splice, reason) for splice in found if splice is not None]
+
+
 def _is_layout(finding: Finding) -> bool:
     """Parallel sizes are solved together; other settings of a pair have their own cure."""
     settings = set((finding.data.get("fix") or {}).get("settings") or {})
+    if str(finding.data.get("cause")).startswith("gpu-oom"):
+        return True
+    solved = any(name.endswith(LAYOUT_OPTIONS) for name in settings)
+    if finding.data.get("alike") or (settings and not solved):
+        return False
     return finding.data.get("cause") != "tp-mismatch-disagg" or bool(settings & {"tensor-parallel-size"})
 
 

@@ -58,7 +58,7 @@ class GpuSpec:
     @property
     def many_sequences(self) -> bool:
         """vLLM's own default batch is large on GPUs of 70 GiB and more that are no A100 (vLLM arg_utils.py)."""
-        return self.memory_bytes >= 70 * GIB and self.name != "A100"
+        return self.memory_bytes >= 70 * GIB and self.name not in ("A100", "GB10")
 
 
 @cache

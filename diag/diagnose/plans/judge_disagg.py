@@ -6,7 +6,16 @@ import re
 from collections.abc import Iterator
 
 from diag.diagnose.plans.case import Case, absent, judged, where
-from diag.diagnose.plans.settings import boolean, engine_of, integer, setting_of, text_of, tp_of
+from diag.diagnose.plans.settings import (
+    boolean,
+    engine_of,
+    integer,
+    setting_of,
+    sizes_elsewhere,
+    sizes_unknown,
+    text_of,
+    tp_of,
+)
 from diag.model import Finding, Status
 from diag.model.launch import Service
 
@@ -121,8 +130,8 @@ def _v1_switch(case: Case, prefill: list[Service]) -> Iterator[Finding]:
 
 def judge_component_roles(case: Case) -> Iterator[Finding]:
     """Today's Dynamo: a component that is a prefill worker by name but whose command does not say so."""
-    if not case.plan.kind.startswith("dgd"):
-        return
+    if not case.plan.kind.startswith("dgd") or len(case.engines) < 2:
+        return  # a lone worker serves whole requests, whatever its name
     for service in case.engines:
         if "prefill" in service.name.lower() and service.role == "prefill" and not _says_role(service):
             if setting_of(service, "declared-role") is not None and engine_of(service) != "vllm":
@@ -153,7 +162,7 @@ def _says_role(service: Service) -> bool:
             "disaggregation-strategy",
             "prefill-engine-args",
         )
-    ) or "$" in (text_of(service, "command") or "")
+    ) or "open" in getattr(service, "notes", {})
 
 
 def judge_alike(case: Case) -> Iterator[Finding]:
@@ -168,7 +177,7 @@ def judge_alike(case: Case) -> Iterator[Finding]:
                 first != second
                 and (first or second)
                 and "auto" not in (first, second)
-                and ((first and second) or name == "block-size")
+                and ((first and second) or (name == "block-size" and not _open(prefill, decode)))
             ):
                 yield _differs(prefill, decode, name, first, second)
         if case.plan.kind == "dynamo-2025":
@@ -179,7 +188,7 @@ def judge_alike(case: Case) -> Iterator[Finding]:
 
 def _sizes(case: Case, prefill: Service, decode: Service) -> Iterator[Finding]:
     first, second = tp_of(prefill), tp_of(decode)
-    if first == second:
+    if first == second or sizes_unknown(prefill) or sizes_unknown(decode):
         return
     if (
         prefill.tensor_parallel_size is None
@@ -294,22 +303,26 @@ def _models(case: Case, prefill: Service, decode: Service) -> Iterator[Finding]:
 
 def _connectors(prefill: Service, decode: Service) -> Iterator[Finding]:
     texts = [(each, text_of(each, "kv-transfer-config")) for each in (prefill, decode)]
-    names = [_connector(text) for _, text in texts]
-    if all(names) and names[0] != names[1]:
+    names = [_connectors_of(text) for _, text in texts]
+    if all(names) and not names[0] & names[1]:
         yield judged(
             "tp-mismatch-disagg",
             prefill,
             Status.FAIL,
-            f"{prefill.name} hands its cache over with {names[0]}, {decode.name} takes it with {names[1]}",
+            f"{prefill.name} hands its cache over with {' and '.join(sorted(names[0]))}, {decode.name} takes it with {' and '.join(sorted(names[1]))}",
             setting=where(prefill, "kv-transfer-config"),
-            do=f"Use {names[1]} on both",
+            do=f"Use {' and '.join(sorted(names[1]))} on both",
             settings={"kv-transfer-config": texts[1][1]},
         )
 
 
-def _connector(text: str | None) -> str | None:
-    found = re.search(r"kv_connector['\"]?\s*[:=]\s*['\"]?(\w+)", text or "")
-    return found.group(1) if found else None
+def _open(*services: Service) -> bool:
+    return any(sizes_elsewhere(service) for service in services)
+
+
+def _connectors_of(text: str | None) -> set[str]:
+    """Every connector that a configuration names, also those that another one wraps (MultiConnector, PdConnector)."""
+    return set(re.findall(r"kv_connector['\"]?\s*[:=]\s*['\"]?(\w+)", text or ""))
 
 
 JUDGES = (judge_switched_on, judge_component_roles, judge_alike)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from diag.diagnose.plans.case import Case, absent, judged, where
-from diag.diagnose.plans.settings import engine_of, tp_of
+from diag.diagnose.plans.settings import engine_of, setting_of, tp_of
 from diag.model import Finding, Status
+from diag.model.launch import Service
 
 
 def judge_divisible(case: Case) -> Iterator[Finding]:
@@ -27,6 +28,10 @@ def judge_divisible(case: Case) -> Iterator[Finding]:
             problem = f"{facts.heads} attention heads"
         elif facts.kv_heads % tp and tp % facts.kv_heads and not facts.kv_lora_rank:
             problem = f"{facts.kv_heads} KV heads"
+        elif facts.intermediate % tp and not facts.experts:
+            problem = f"intermediate size {facts.intermediate}"
+        elif facts.vocabulary and -(-facts.vocabulary // 64) * 64 % tp:  # engines pad the vocabulary to 64
+            problem = f"vocabulary of {facts.vocabulary} (padded to 64)"
         if problem is None:
             continue
         below = max((size for size in legal if size < tp), default=1)
@@ -84,4 +89,51 @@ def judge_groups(case: Case) -> Iterator[Finding]:
             )
 
 
-JUDGES = (judge_divisible, judge_groups)
+def judge_experts(case: Case) -> Iterator[Finding]:
+    """Experts whose slices are cut finer than their quantization's blocks, where tensor parallelism cuts them."""
+    for service in case.engines:
+        facts, tp = case.facts(service), tp_of(service)
+        block = BLOCK_FP8.get(facts.family)
+        if (
+            block is None
+            or facts.method != "fp8"
+            or not facts.certain
+            or tp == 1
+            or service.expert_parallel
+            or absent(service)
+            or engine_of(service) not in ("vllm", "sglang")
+            or setting_uses_dp_attention(service.options)
+            or not facts.expert_intermediate
+            or "dynamic" in (service.model or "").lower()
+            or setting_of(service, "expert-parallel-size", "moe-a2a-backend", "moe-dense-tp-size") is not None
+        ):
+            continue
+        if facts.expert_intermediate % (tp * block):
+            yield _cut_experts(service, facts.expert_intermediate, tp, block)
+
+
+def _cut_experts(service: Service, width: int, tp: int, block: int) -> Finding:
+    legal = [size for size in (1, 2, 4, 8, 16, 32) if width % (size * block) == 0]
+    option = "enable-expert-parallel" if engine_of(service) == "vllm" else "expert-parallel-size"
+    return judged(
+        "quantization-unsupported",
+        service,
+        Status.FAIL,
+        f"{service.name}: the experts' {width} ÷ TP {tp} = {width / tp:g} is no multiple of the FP8 block of {block}; TP sizes that work: {', '.join(map(str, legal))}",
+        setting=where(service, "tensor-parallel-size"),
+        do=f"Split the experts whole ({option}), or use tensor-parallel-size {max(legal, default=1)}",
+        settings={option: True if option.startswith("enable") else tp},
+        alternatives=[f"tensor-parallel-size: {max(legal, default=1)}"],
+    )
+
+
+BLOCK_FP8 = {
+    # families whose own FP8 files are quantized in blocks of 128 x 128 (weight_block_size in their config.json)
+    "qwen3_moe": 128,
+    "qwen3_next": 128,
+    "deepseek_v3": 128,
+    "deepseek_v32": 128,
+    "minimax_m2": 128,
+}
+
+JUDGES = (judge_divisible, judge_groups, judge_experts)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import re
 from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
 
 from diag.diagnose.plans.case import Case, judged
 from diag.diagnose.plans.judge_network import nodes_of
@@ -57,6 +61,8 @@ def judge_nccl(case: Case) -> Iterator[Finding]:
                 setting=service.env["NCCL_CUMEM_ENABLE"],
                 do="Take one of the two out",
             )
+        yield from _contradictions(service, value)
+        yield from _unknown(service)
         for name, why in NO_SUCH.items():
             if name in service.env:
                 yield judged(
@@ -68,6 +74,55 @@ def judge_nccl(case: Case) -> Iterator[Finding]:
                     note=True,
                     certain=False,
                 )
+
+
+CONTRADICTIONS = (
+    # (variable, value) that switches something off, and what is set for it all the same
+    ("NCCL_IB_DISABLE", "1", ("NCCL_IB_HCA", "NCCL_IB_GID_INDEX", "NCCL_NET_GDR_LEVEL")),
+    ("NCCL_P2P_DISABLE", "1", ("NCCL_P2P_LEVEL",)),
+    ("NCCL_NVLS_ENABLE", "0", ("NCCL_NVLS_NCHANNELS",)),
+    ("NCCL_NET", "Socket", ("NCCL_IB_HCA",)),
+)
+
+
+def _contradictions(service: Service, value: dict[str, str]) -> Iterator[Finding]:
+    for name, off, others in CONTRADICTIONS:
+        vain = [other for other in others if other in value and value[other] not in ("", "0")]
+        if value.get(name) == off and vain:
+            yield judged(
+                "invalid-launch-argument",
+                service,
+                Status.WARN,
+                f"{service.name}: {name}={off} switches off what {' and '.join(vain)} {'set' if len(vain) > 1 else 'sets'}",
+                setting=service.env[name],
+                certain=False,
+                do=f"Take {name} out, or the other{'s' if len(vain) > 1 else ''}",
+            )
+
+
+@cache
+def _nccl_names() -> frozenset[str]:
+    text = files("diag.diagnose.plans").joinpath("data/nccl.json").read_text("utf-8")
+    return frozenset(json.loads(text)["variables"])
+
+
+def _unknown(service: Service) -> Iterator[Finding]:
+    """NCCL_ names that NCCL does not read, where one that it does read is meant."""
+    for name, setting in service.env.items():
+        if not name.startswith("NCCL_") or name in _nccl_names() or name in NO_SUCH:
+            continue
+        close = difflib.get_close_matches(name, _nccl_names(), 1, 0.92)
+        if close:
+            yield judged(
+                "invalid-launch-argument",
+                service,
+                Status.WARN,
+                f"{service.name}: NCCL reads no variable {name}; did you mean {close[0]}?",
+                setting=setting,
+                certain=False,
+                do=f"Write {close[0]}",
+                rename_variable=(name, close[0]),
+            )
 
 
 def judge_leftovers(case: Case) -> Iterator[Finding]:
@@ -143,6 +198,7 @@ def judge_shared_gpus(case: Case) -> Iterator[Finding]:
         notes = getattr(service, "notes", {})
         if (
             engine_of(service) != "vllm"
+            or ("open" in notes and "gpu-memory-utilization" not in service.options)
             or notes.get("kubernetes")
             or not (notes.get("background") or case.plan.kind in ("compose",))
         ):
@@ -162,9 +218,19 @@ def judge_shared_gpus(case: Case) -> Iterator[Finding]:
                 Status.FAIL,
                 f"{' and '.join(names)} share GPU {device} and take {together} = {sum(shares):g} of its memory",
                 setting=services[-1].options.get("gpu-memory-utilization"),
-                do="Lower gpu-memory-utilization so that the shares add up to less than 1",
+                do="Lower gpu-memory-utilization so that the shares add up to less than 1, or give each service GPUs of its own",
+                variables=_free_devices(case, services[-1]),
                 device=device,
             )
+
+
+def _free_devices(case: Case, service: Service) -> dict[str, object]:
+    """As many GPUs as the service has now, of those that nothing else uses; nothing where there are too few."""
+    there = case.hardware.gpus_per_node if case.hardware is not None else None
+    used = {each for other in case.engines for each in visible(other) or []}
+    free = [str(index) for index in range(there or 0) if str(index) not in used]
+    count = len(visible(service) or [])
+    return {"CUDA_VISIBLE_DEVICES": ",".join(free[:count])} if count and len(free) >= count else {}
 
 
 def _share(service: Service) -> float:

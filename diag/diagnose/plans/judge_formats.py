@@ -111,16 +111,14 @@ def judge_quantization(case: Case) -> Iterator[Finding]:
         lowest, sentence = NEEDS.get(key, (0.0, ""))
         if key == "nvfp4" or not sentence or spec.capability >= lowest:
             continue
-        soft = (
-            key == "modelopt_fp4" and spec.bfloat16
-        )  # vLLM falls back to weight-only FP4 kernels on Ampere and later
+        if key == "modelopt_fp4" and spec.bfloat16:
+            continue  # engines of 2026 run FP4 weights with weight-only kernels on Ampere and later
         yield judged(
             "quantization-unsupported",
             service,
-            Status.WARN if soft else Status.FAIL,
+            Status.FAIL,
             f"{service.name}: {method} weights on {spec.name} (compute capability {spec.capability}); {sentence}",
             setting=where(service, "quantization", "model"),
-            certain=not soft,
             capability=spec.capability,
             bits=bits,
             do="Take the model's AWQ, GPTQ or 16-bit files, or another GPU"
@@ -169,13 +167,9 @@ def _backend(service: Service, asked: str, case: Case) -> Finding | None:
         bad = "FlashAttention needs compute capability 8.0 or later"
     elif asked == "FA3" and not (spec.flash_attention_3 or (8.0 <= spec.capability < 9.0)):
         bad = "FlashAttention-3 in SGLang needs Ampere to Hopper"
-    elif asked in (
-        "FLASHMLA",
-        "CUTLASS_MLA",
-        "TRTLLM_MLA",
-        "FLASHINFER_MLA",
-        "TRTLLM_MHA",
-    ) and spec.capability < (9.0 if asked == "FLASHMLA" else 10.0):
+    elif asked in ("FLASHMLA", "CUTLASS_MLA", "TRTLLM_MLA", "TRTLLM_MHA") and spec.capability < (
+        9.0 if asked == "FLASHMLA" else 10.0
+    ):
         bad = f"{asked} needs {'Hopper' if asked == 'FLASHMLA' else 'Blackwell'} or later"
     elif asked.startswith("FLASHINFER") and not spec.flashinfer:
         bad = "FlashInfer needs compute capability 7.5 or later"
@@ -189,7 +183,7 @@ def _backend(service: Service, asked: str, case: Case) -> Finding | None:
         setting=setting,
         capability=spec.capability,
         do="Leave the backend to the engine",
-        settings={},
+        remove=setting.key if setting is not None else None,
     )
 
 

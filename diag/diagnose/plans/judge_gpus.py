@@ -7,7 +7,15 @@ from typing import Any
 
 from diag.diagnose.plans.case import Case, absent, gpus_wanted, judged, ranks_of, where
 from diag.diagnose.plans.layout import ONE_NODE, alternatives, sentence, settings_of, solve
-from diag.diagnose.plans.settings import engine_of, pp_of, setting_of, tp_of
+from diag.diagnose.plans.settings import (
+    as_int,
+    engine_of,
+    exclusive,
+    pp_of,
+    setting_of,
+    sizes_unknown,
+    tp_of,
+)
 from diag.model import Finding, Status
 from diag.model.launch import Service
 
@@ -29,7 +37,7 @@ def judge_count(case: Case) -> Iterator[Finding]:
     there = case.hardware.gpus_per_node if case.hardware is not None else None
     if there is None:
         return
-    rows = [row for row in wanted(case) if _here_at_once(case, row[0])]
+    rows = _at_once([row for row in wanted(case) if _here_at_once(case, row[0])])
     nodes = case.hardware.nodes if case.hardware is not None else None
     for service, _, gpus in rows:
         if gpus > there:
@@ -100,7 +108,7 @@ def _smaller(case: Case, total: int, there: int, all_there: int) -> dict[str, An
 def _here_at_once(case: Case, service: Service) -> bool:
     """False for a script's command that waits for the one before to end, and for an engine's file whose nodes are said elsewhere."""
     notes = getattr(service, "notes", {})
-    if notes.get("part") == "worker" or service.role == "trainer":
+    if notes.get("part") in ("worker", "ray") or service.role == "trainer":
         return False
     if case.plan.kind == "engine-config":
         return service.nodes_per_replica is not None
@@ -108,6 +116,15 @@ def _here_at_once(case: Case, service: Service) -> bool:
         return True
     together = [each for each in case.services if getattr(each, "notes", {}).get("background")]
     return service in together or service is case.services[-1]
+
+
+def _at_once(rows: list[tuple[Service, int, int]]) -> list[tuple[Service, int, int]]:
+    """Of services in different branches of a script only the largest counts."""
+    kept: list[tuple[Service, int, int]] = []
+    for row in sorted(rows, key=lambda each: each[1] * each[2], reverse=True):
+        if not any(exclusive(row[0], other[0]) for other in kept):
+            kept.append(row)
+    return [row for row in rows if row in kept]
 
 
 def _shares_devices(rows: list[tuple[Service, int, int]]) -> bool:
@@ -131,29 +148,52 @@ def judge_ranks(case: Case) -> Iterator[Finding]:
             continue
         nodes = max(1, service.nodes_per_replica or 1)
         seen, ranks = service.gpus_per_replica * nodes, ranks_of(service)
+        asked = setting_of(service, "nnodes")
+        if asked is not None and as_int(asked.value) is None and nodes == 1:
+            continue  # over how many nodes is not known
         if ranks > seen > 0:
             yield _too_many(service, ranks, seen, nodes)
         elif (
             case.plan.kind.startswith(("dynamo", "dgd"))
             and ranks < seen
             and service.tensor_parallel_size is None
-            and not sizes_elsewhere(service)
+            and not sizes_unknown(service)
         ):
             yield _tp_missing(case, service, ranks, seen)
+        elif (
+            ranks < seen
+            and not sizes_unknown(service)
+            and _alone(case, service)
+            and case.plan.kind != "slurm"
+        ):
+            if seen % ranks:
+                yield _uneven(service, ranks, seen)
+            elif service.tensor_parallel_size is None and ranks == 1:
+                yield _tp_missing(case, service, ranks, seen)
 
 
-def sizes_elsewhere(service: Service) -> bool:
-    """True where a further file may hold the parallel sizes."""
-    return any(
-        name in service.options
-        for name in (
-            "extra-engine-args",
-            "config",
-            "trtllm-config",
-            "extra-llm-api-options",
-            "engine-config",
-            "override-engine-args",
-        )
+def _alone(case: Case, service: Service) -> bool:
+    """True where nothing else of the plan can use the container's GPUs."""
+    notes = dict(getattr(service, "notes", {}))
+    return notes.get("kubernetes") == "true" and not any(
+        other is not service and dict(getattr(other, "notes", {})).get("pod") == notes.get("pod")
+        for other in case.engines
+    )
+
+
+def _uneven(service: Service, ranks: int, seen: int) -> Finding:
+    return judged(
+        "launcher-layout",
+        service,
+        Status.WARN,
+        f"{service.name} starts {ranks} ranks ({_formula(service, ranks)}) on {seen} GPUs, which are no multiple of that",
+        setting=where(service, "tensor-parallel-size", "pipeline-parallel-size", "resources.gpu"),
+        certain=False,
+        wanted=ranks,
+        there=seen,
+        do=f"Set tensor-parallel-size: {seen}, or grant {ranks} GPUs",
+        settings={"tensor-parallel-size": seen},
+        alternatives=[f"resources.gpu: {ranks}"],
     )
 
 
@@ -180,9 +220,17 @@ def _too_many(service: Service, ranks: int, seen: int, nodes: int) -> Finding:
         wanted=ranks,
         there=seen,
         do=f"Give {service.name} as many GPUs as ranks, or split the model over {seen}",
-        settings={"tensor-parallel-size": seen},
+        settings=_over(service, seen),
         alternatives=[f"resources.gpu: {ranks}"],
     )
+
+
+def _over(service: Service, seen: int) -> dict[str, Any]:
+    """Sizes whose product is the GPUs there: fewer pipeline stages first, they cost least."""
+    tp, pp = tp_of(service), pp_of(service)
+    if pp > 1 and seen % tp == 0:
+        return {"pipeline-parallel-size": seen // tp}
+    return {"tensor-parallel-size": seen // pp if pp > 1 and seen % pp == 0 else seen}
 
 
 def _tp_missing(case: Case, service: Service, ranks: int, seen: int) -> Finding:

@@ -31,7 +31,7 @@ def judge_shm(case: Case) -> Iterator[Finding]:
     for service in case.services:
         notes = _notes(service)
         text = notes.get("shm")
-        if text is None or text == "unlimited" or absent(service):
+        if text is None or text == "unlimited" or absent(service) or notes.get("accelerator"):
             continue
         ranks = (
             ranks_of(service) // max(1, service.nodes_per_replica or 1)
@@ -55,6 +55,7 @@ def judge_shm(case: Case) -> Iterator[Finding]:
             certain=False,
             shm_bytes=size,
             ranks=ranks,
+            cure="shm-too-small",
             do=how[0].upper() + how[1:],
         )
 
@@ -75,6 +76,7 @@ def judge_memlock(case: Case) -> Iterator[Finding]:
                 Status.WARN,
                 f"{service.name} has InfiniBand devices, but memlock is {limit or 'at its default of 64 KiB to 8 MiB'}: registering buffers will fail",
                 certain=False,
+                cure="ulimit-memlock",
                 do="Give --ulimit memlock=-1 (and --cap-add IPC_LOCK)",
             )
 
@@ -85,8 +87,8 @@ def judge_probes(case: Case) -> Iterator[Finding]:
         notes = _notes(service)
         startup, liveness = notes.get("startupProbe"), notes.get("livenessProbe")
         kind, text = ("startupProbe", startup) if startup is not None else ("livenessProbe", liveness)
-        if text is None or absent(service):
-            continue
+        if text is None or absent(service) or (startup is None and case.plan.kind.startswith("dgd")):
+            continue  # Dynamo's operator adds a startup probe of two hours of its own
         weights = weights_per_gpu(service, case.facts(service))
         if weights is None:
             continue
@@ -104,11 +106,19 @@ def judge_probes(case: Case) -> Iterator[Finding]:
             certain=False,
             patience_s=patience,
             least_s=int(least),
+            settings={f"{kind}.failureThreshold": _threshold(text, least)},
             do=f"Raise failureThreshold of the {kind}"
             + ("" if kind == "startupProbe" else ", or add a startupProbe")
             + " so that it waits for the slowest load you expect",
         )
         yield found if line is None else _at(found, line)
+
+
+def _threshold(text: str, least: float) -> int:
+    """Failures to wait for: ten times the best case, as loads from network storage take, and twenty minutes at least."""
+    values = {key: as_int(value) for key, value in re.findall(r"(\w+)=([^,]+)", text)}
+    wait = max(10 * least, 1200) - (values.get("initialDelaySeconds") or 0)
+    return max(3, -(-int(wait) // (values.get("periodSeconds") or 10)))
 
 
 def _at(found: Finding, line: int) -> Finding:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import prod
+from typing import Any
 
 from diag.diagnose.plans.case import Case, judged, ranks_of, where
 from diag.diagnose.plans.settings import engine_of, integer, setting_of, text_of
@@ -26,8 +27,9 @@ def judge_processes(case: Case) -> Iterator[Finding]:
             service.role != "trainer"
             or any(name.startswith("NEURON_") for name in service.env)
             or "neuron" in str(text_of(service, "script"))
+            or "cpu" in f"{text_of(service, 'slurm.partition')} {text_of(service, 'slurm.account')}".lower()
         ):
-            continue  # Trainium's cores are no GPUs
+            continue  # Trainium's cores are no GPUs, nor are a processor partition's
         per_node = integer(service, "nproc-per-node")
         granted = integer(service, "slurm.gpus-per-node") or service.gpus_per_replica
         for limit, what in ((granted, "granted on a node"), (there, "on a node")):
@@ -41,6 +43,7 @@ def judge_processes(case: Case) -> Iterator[Finding]:
                     wanted=per_node,
                     there=limit,
                     do=f"Set nproc-per-node {limit}",
+                    settings={"nproc-per-node": limit},
                 )
                 break
         yield from _accelerate(service, there)
@@ -59,6 +62,7 @@ def _accelerate(service: Service, there: int | None) -> Iterator[Finding]:
             f"{service.name}: num_processes {total} is no multiple of num_machines {machines}",
             setting=where(service, "num-processes"),
             do="num_processes counts all ranks of all machines",
+            settings={"num-processes": min(-(-total // machines), there or total) * machines},
         )
     elif machines > 1 and total < machines:
         yield judged(
@@ -79,6 +83,7 @@ def _accelerate(service: Service, there: int | None) -> Iterator[Finding]:
             wanted=total // machines,
             there=there,
             do=f"Set num_processes {there * machines}",
+            settings={"num-processes": there * machines},
         )
 
 
@@ -102,7 +107,19 @@ def _megatron(service: Service, per_node: int | None) -> Iterator[Finding]:
             world=world,
             model_parallel=model,
             do="Make the world size a multiple of the model-parallel size",
+            settings=_dividing(sizes, world),
         )
+
+
+def _dividing(sizes: dict[str, int | None], world: int) -> dict[str, Any]:
+    """The largest smaller pipeline (or else tensor) size with which the product divides the world."""
+    for name in ("pipeline-model-parallel-size", "tensor-model-parallel-size"):
+        now = sizes.get(name)
+        rest = prod(value or 1 for key, value in sizes.items() if key != name)
+        for size in range((now or 1) - 1, 0, -1):
+            if world % (rest * size) == 0:
+                return {f"script.{name}": size}
+    return {}
 
 
 def judge_slurm(case: Case) -> Iterator[Finding]:
@@ -125,6 +142,7 @@ def judge_slurm(case: Case) -> Iterator[Finding]:
                 setting=where(service, "slurm.ntasks-per-node"),
                 certain=False,
                 do="Set #SBATCH --ntasks-per-node=1, or start the script without torchrun",
+                settings={"slurm.ntasks-per-node": 1},
             )
         if asked and nodes and asked != nodes and service.role == "trainer":
             yield judged(
@@ -134,6 +152,7 @@ def judge_slurm(case: Case) -> Iterator[Finding]:
                 f"{service.name} waits for {asked} nodes, sbatch reserves {nodes}",
                 setting=where(service, "nnodes"),
                 do=f"Set nnodes to {nodes} (or $SLURM_NNODES)",
+                settings={"nnodes": nodes},
                 wanted=asked,
                 there=nodes,
             )
@@ -166,6 +185,7 @@ def judge_node_ranks(case: Case) -> Iterator[Finding]:
                 f"{service.name}: node-rank {rank} with nnodes {nodes}; ranks go from 0 to {nodes - 1}",
                 setting=where(service, "node-rank"),
                 do=f"Number the nodes 0 to {nodes - 1}",
+                settings=_free_rank(case.services, service, nodes),
             )
         if (
             nodes
@@ -193,6 +213,17 @@ def judge_node_ranks(case: Case) -> Iterator[Finding]:
         yield from _lines_of_one_launch(group)
 
 
+def _free_rank(services: Iterable[Service], service: Service, nodes: int) -> dict[str, Any]:
+    """The first rank that no other line of the same launch has."""
+    taken = {
+        integer(each, "node-rank")
+        for each in services
+        if each is not service and each.framework == service.framework
+    }
+    free = next((rank for rank in range(nodes) if rank not in taken), None)
+    return {} if free is None else {"node-rank": free}
+
+
 def _lines_of_one_launch(group: list[Service]) -> Iterator[Finding]:
     if len(group) < 2:
         return
@@ -203,6 +234,13 @@ def _lines_of_one_launch(group: list[Service]) -> Iterator[Finding]:
         "pipeline-parallel-size",
         "data-parallel-size",
         "nproc-per-node",
+        "model",
+        "model-path",
+        "dtype",
+        "quantization",
+        "max-model-len",
+        "context-length",
+        "kv-cache-dtype",
     ):
         values = {text_of(service, name) for service in group}
         if len(values) > 1 and len(set(ranks)) == len(ranks):
@@ -218,6 +256,8 @@ def _lines_of_one_launch(group: list[Service]) -> Iterator[Finding]:
                 f"the nodes' lines disagree on {name}: {said}",
                 setting=where(odd, name),
                 do=f"Use the same {name} on all nodes",
+                settings={name: group[0].options[name].value} if name in group[0].options else {},
+                alike=True,
             )
     doubled = {rank for rank in ranks if ranks.count(rank) > 1}
     same = {text_of(service, "nnodes") for service in group}
@@ -229,6 +269,7 @@ def _lines_of_one_launch(group: list[Service]) -> Iterator[Finding]:
             f"node-rank {min(rank for rank in doubled if rank is not None)} is given to {max(ranks.count(rank) for rank in doubled)} nodes",
             setting=where(group[-1], "node-rank"),
             do="Number the nodes from 0 without gaps",
+            settings=_free_rank(group, group[-1], len(group)),
         )
 
 

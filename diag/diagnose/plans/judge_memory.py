@@ -10,7 +10,7 @@ from diag.diagnose.plans.case import Case, absent, gib, judged, where
 from diag.diagnose.plans.fitting import fitting, share_option, shares
 from diag.diagnose.plans.hardware import GIB
 from diag.diagnose.plans.memory import MemoryEstimate, estimate
-from diag.diagnose.plans.settings import engine_of, pp_of, text_of, tp_of
+from diag.diagnose.plans.settings import engine_of, pp_of, sizes_unknown, text_of, tp_of
 from diag.diagnose.plans.variants import with_options
 from diag.diagnose.plans.weights import quantization_of
 from diag.model import Finding, Reason, Status
@@ -32,7 +32,9 @@ def judge_memory(case: Case) -> Iterator[Finding]:
         if absent(service):
             continue
         found = case.estimate(service)
-        if found.weights_bytes_per_gpu is None:
+        if sizes_unknown(service):
+            yield _unknown(service, "the parallel sizes are not in the plan", "give the engine's own file")
+        elif found.weights_bytes_per_gpu is None:
             yield _unknown(service, "the model's size is not known", "give --params or --config")
         elif found.total_bytes is None:
             key = (service.model, tp_of(service))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 from diag.diagnose.plans.case import Case, absent, judged
-from diag.diagnose.plans.settings import as_int, engine_of, setting_of, text_of
+from diag.diagnose.plans.settings import as_int, engine_of, exclusive, setting_of, text_of
 from diag.model import Finding, Status
 from diag.model.launch import Service, Setting
 
@@ -55,6 +56,8 @@ def judge_meeting_point(case: Case) -> Iterator[Finding]:
             case.plan.kind == "slurm" and (case.plan.nodes or 1) > 1 and service.role == "trainer"
         ):
             continue
+        if _all_here(case, service):
+            continue
         rank = as_int(text_of(service, "node-rank"))
         for name in MEETING:
             setting = setting_of(service, name)
@@ -72,6 +75,15 @@ def judge_meeting_point(case: Case) -> Iterator[Finding]:
                 and not any(setting_of(service, each) for each in MEETING)
             ):
                 yield _loopback(service, name, variable, rank)
+
+
+def _all_here(case: Case, service: Service) -> bool:
+    """True where one script starts every node's process itself, all on one machine."""
+    ranks = {
+        as_int(text_of(each, "node-rank")) for each in case.services if each.framework == service.framework
+    }
+    waited = [each for each in case.services if "background" not in getattr(each, "notes", {})]
+    return case.plan.kind == "shell" and len(waited) <= 1 and ranks >= set(range(nodes_of(case, service)))
 
 
 def _loopback(service: Service, name: str, setting: Setting, rank: int | None) -> Finding:
@@ -168,6 +180,8 @@ def ports_of(service: Service) -> Iterator[tuple[int, str, Setting | None]]:
     for name, what in PORTS.items():
         setting = setting_of(service, name)
         number = as_int(setting.value) if setting is not None else None
+        if name == "disaggregation-bootstrap-port" and service.role != "prefill":
+            continue  # the prefill side listens, the decode side calls
         if setting is not None and number:
             yield number, what, setting
         elif (
@@ -184,7 +198,8 @@ def ports_of(service: Service) -> Iterator[tuple[int, str, Setting | None]]:
             yield number, what, variable
     address = text_of(service, "dist-init-addr")
     found = re.search(r":(\d+)\Z", address or "")
-    if found and (as_int(text_of(service, "node-rank")) or 0) == 0:
+    rank = text_of(service, "node-rank")
+    if found and (rank is None or as_int(rank) == 0):
         yield int(found.group(1)), "distributed init", setting_of(service, "dist-init-addr")
 
 
@@ -202,6 +217,7 @@ def judge_own_ports(case: Case) -> Iterator[Finding]:
                     setting=setting,
                     port=port,
                     do=f"Give {what} another port",
+                    **_free_port(case, service, setting, port),
                 )
             seen.setdefault(port, what)
 
@@ -216,9 +232,18 @@ def judge_shared_ports(case: Case) -> Iterator[Finding]:
         for port, what, setting in ports_of(service):
             users[place, port].append((service, what, setting))
     for (_, port), found in users.items():
-        names = {service.name for service, _, _ in found}
-        if len(names) > 1:
-            service, what, setting = found[-1]
+        clash = next(
+            (
+                (one[0], other)
+                for index, other in enumerate(found)
+                for one in found[:index]
+                if one[0].name != other[0].name and not exclusive(one[0], other[0])
+            ),
+            None,
+        )
+        if clash is not None:
+            first, (service, what, setting) = clash
+            names = {first.name, service.name}
             yield judged(
                 "port-in-use",
                 service,
@@ -227,8 +252,20 @@ def judge_shared_ports(case: Case) -> Iterator[Finding]:
                 setting=setting,
                 port=port,
                 do=f"Give {service.name} a port of its own",
+                **_free_port(case, service, setting, port),
             )
     yield from _published(case)
+
+
+def _free_port(case: Case, service: Service, setting: Setting | None, port: int) -> dict[str, Any]:
+    """The next port that no service of the plan uses, as an option or a variable of this one."""
+    used = {number for each in case.services for number, _, _ in ports_of(each)}
+    free = next(number for number in range(port + 1, port + 1 + len(used) + 1) if number not in used)
+    for name, variable in service.env.items():
+        if variable is setting:
+            return {"variables": {name: free}}
+    name = next((name for name, option in service.options.items() if option is setting), "port")
+    return {"settings": {"port" if name == "dist-init-addr" else name: free}}
 
 
 def _place(case: Case, service: Service) -> str | None:
@@ -237,9 +274,7 @@ def _place(case: Case, service: Service) -> str | None:
     if case.plan.kind == "compose":
         return "host" if notes.get("hostNetwork") else None
     if notes.get("kubernetes"):
-        return (
-            f"pod {notes.get('pod')} {service.name.split(' #')[0]}" if not notes.get("hostNetwork") else None
-        )
+        return f"pod {notes.get('pod')} at {notes.get('pod.at')}" if not notes.get("hostNetwork") else None
     if case.plan.kind in SHARED_HOST and notes.get("background") and not notes.get("docker"):
         return "host"
     return None

@@ -21,6 +21,8 @@ TABLES = {
     "dynamo.vllm": ("vllm", "dynamo.vllm"),
     "dynamo.sglang": ("sglang", "dynamo.sglang"),
     "dynamo.trtllm": ("dynamo.trtllm",),
+    "trtllm-serve": ("trtllm-serve",),
+    "trtllm": ("trtllm",),
 }
 DYNAMO_2025 = (
     # options that the workers of `dynamo serve` add to vLLM's: dynamo examples/llm/utils/vllm.py
@@ -65,6 +67,17 @@ def judge_unknown(case: Case) -> Iterator[Finding]:
         if not tables:
             continue
         for written in getattr(service, "unknown_options", ()):
+            if written.startswith((" ", "\t")):
+                yield judged(
+                    "invalid-launch-argument",
+                    service,
+                    Status.FAIL,
+                    f"{service.name}: a backslash stands before {written.strip()} in a folded YAML text (>): the line end is gone, so the option begins with a blank and the program refuses it",
+                    setting=_setting_written(service, written.strip()),
+                    option=written.strip(),
+                    do="Write the block with | instead of >, or take the backslashes out",
+                )
+                break
             plain = written.lstrip("-").replace("_", "-")
             meant = _closest(plain, tables)
             setting = _setting_written(service, written)
@@ -79,6 +92,7 @@ def judge_unknown(case: Case) -> Iterator[Finding]:
                     option=written,
                     meant=meant,
                     do=f"Write --{meant}",
+                    rename=(written, meant),
                 )
             else:
                 yield judged(
@@ -112,6 +126,7 @@ def judge_dynamo_keys(case: Case) -> Iterator[Finding]:
                     option=name,
                     meant=close[0],
                     do=f"Write {close[0]}",
+                    rename=(setting.key.rsplit(".", 1)[-1], close[0]),
                 )
 
 
@@ -125,8 +140,10 @@ def _setting_written(service: Service, written: str) -> Setting | None:
 
 @cache
 def _closest(name: str, tables: tuple[str, ...]) -> str | None:
-    found = difflib.get_close_matches(name, options_of(tables), 1, CLOSE)
-    return found[0] if found else None
+    names = {option.replace("_", "-"): option for option in options_of(tables)}
+    limit = CLOSE if len(name) > 9 else 0.8  # one letter in a short name weighs more
+    found = difflib.get_close_matches(name, names, 1, limit)
+    return names[found[0]] if found else None
 
 
 def judge_versions(case: Case) -> Iterator[Finding]:
@@ -168,6 +185,7 @@ def _wrong_version(service: Service, setting: Setting, sentence: str, name: str)
         f"{service.name}: {sentence}",
         setting=setting,
         option=name,
+        remove=setting.key,
         do="Take it out, or use a version that has it",
     )
 
@@ -215,7 +233,22 @@ def judge_numbers(case: Case) -> Iterator[Finding]:
                 f"{service.name}: {found}",
                 setting=share,
                 do="Use a share between 0.5 and 0.95",
+                settings={_share_name(service): _share_meant(share.value)},
             )
+
+
+def _share_name(service: Service) -> str:
+    return "gpu-memory-utilization" if "gpu-memory-utilization" in service.options else "mem-fraction-static"
+
+
+def _share_meant(value: object) -> float:
+    """90 and 9 were 0.9."""
+    try:
+        number = float(str(value))
+    except ValueError:
+        return 0.9
+    shifted = next((number / scale for scale in (10, 100) if 0.3 <= number / scale < 1), 0.9)
+    return round(shifted, 3)
 
 
 def _share_problem(setting: Setting) -> str | None:
@@ -249,6 +282,7 @@ def judge_variables(case: Case) -> Iterator[Finding]:
                         setting=setting,
                         certain=False,
                         do=f"Write {close}",
+                        rename_variable=(name, close),
                     )
 
 

@@ -14,16 +14,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from diag.diagnose.plans.engine_defaults import sglang_share, vllm_sizes
 from diag.diagnose.plans.hardware import GIB, GpuSpec, spec_of
 from diag.diagnose.plans.model_facts import ModelFacts
 from diag.diagnose.plans.settings import boolean, engine_of, integer, number, text_of
-from diag.diagnose.plans.weights import kv_element_bytes, weights_per_gpu
+from diag.diagnose.plans.weights import draft_per_gpu, kv_element_bytes, weights_per_gpu
 from diag.model.launch import Hardware, Service
+from diag.observe.plans.values import as_bytes
 
 CONTEXT_BYTES = int(0.51 * GIB)
 """CUDA context of one process before the engine starts: total less free at start, TP 1, H100."""
 CONTEXT_TP_BYTES = int(1.53 * GIB)
 """The same with communicators at TP 2 and more."""
+
+
+COMPRESSED_CACHE = ("deepseek_v4", "deepseek_ref", "minimax_m3", "kimi_k3")
+"""Families whose cache is compressed by the layer in ways that are not reckoned here: their tokens stay unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +86,13 @@ class Profile:
     assumed: bool = False
 
 
-def version_of(service: Service) -> tuple[int, int] | None:
-    """(major, minor) of the engine, from `engine.version` (a log, an image's tag); None if nothing says."""
-    found = re.match(r"v?(\d+)\.(\d+)", str(text_of(service, "engine.version") or ""))
-    return (int(found.group(1)), int(found.group(2))) if found else None
+def version_of(service: Service) -> tuple[int, ...] | None:
+    """(major, minor, patch) of the engine, from `engine.version` (a log, an image's tag); None if nothing says."""
+    found = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", str(text_of(service, "engine.version") or ""))
+    return tuple(int(part or 0) for part in found.groups()) if found else None
 
 
-def _profile(version: tuple[int, int] | None, ranks: int, *, lean: bool) -> Profile:
+def _profile(version: tuple[int, ...] | None, ranks: int, *, lean: bool) -> Profile:
     many = ranks > 1
     if version is None:
         # Unknown: the hungrier of the two ages, unless a lean reckoning is asked for to prove a failure.
@@ -119,6 +125,7 @@ def estimate(
     weights = weights_per_gpu(service, model)
     if weights is None:
         return MemoryEstimate(total_bytes=total, inputs={"model": model.name})
+    weights += draft_per_gpu(service, model)
     if total is None or engine is None:
         return MemoryEstimate(weights_bytes_per_gpu=weights, total_bytes=total, certain=False)
     ranks = (service.tensor_parallel_size or 1) * (service.pipeline_parallel_size or 1)
@@ -141,6 +148,10 @@ def estimate(
         other = profile.non_torch_bytes + graphs
         needed = shape.sampler(4.0) if (profile.sampler_copies >= 4 and not lean) else 0
         needed += shape.expert_workspace()
+        stated = as_bytes(text_of(service, "kv-cache-memory-bytes"))
+        if stated:  # the cache as it is told, whatever the share of the memory
+            cache, needed = stated, 0
+            left = total - context - weights - activation - stated - graphs
     else:
         share = shape.static_fraction(engine)
         free = total - int((1.4 if ranks > 1 else 0.7) * GIB)
@@ -229,21 +240,23 @@ class _Run:
         model: ModelFacts,
         spec: GpuSpec | None,
         total: int,
-        version: tuple[int, int] | None,
+        version: tuple[int, ...] | None,
     ) -> None:
-        self.service, self.model, self.version = service, model, version
+        self.service, self.model, self.version, self.total = service, model, version, total
         self.tp = max(1, service.tensor_parallel_size or 1)
         self.pp = max(1, service.pipeline_parallel_size or 1)
-        large = self.large = spec.many_sequences if spec is not None else total >= 70 * GIB
+        self.large = spec.many_sequences if spec is not None else total >= 70 * GIB
         old = version is not None and version < (0, 8)
         stated = integer(service, "max-num-seqs", "max-running-requests", "max-batch-size")
-        self.sequences = stated or (1024 if large and not old and engine_of(service) == "vllm" else 256)
+        sequences, tokens = vllm_sizes(spec, total, version) if engine_of(service) == "vllm" else (256, 8192)
+        self.sequences = stated or sequences
         length, _ = self.longest()
         batch = integer(service, "max-num-batched-tokens", "chunked-prefill-size", "max-num-tokens")
         if batch is None or batch < 1:
             whole = boolean(service, "enable-chunked-prefill") is False or (old and (length or 0) <= 32768)
-            batch = max(length or 2048, 2048) if whole else 8192 if large else 2048
+            batch = max(length or 2048, 2048) if whole else tokens
         self.batch = batch
+        self.full_layer: float | None = None
 
     def longest(self) -> tuple[int | None, bool]:
         """(tokens of the longest sequence, whether the plan itself says so)."""
@@ -292,8 +305,7 @@ class _Run:
                 number(self.service, "free-gpu-memory-fraction", "kv-cache-free-gpu-memory-fraction") or 0.9
             )
         stated = number(self.service, "mem-fraction-static")
-        # server_args.py up to 0.4.9: 0.88 at TP 1 down to 0.79 at TP 16; later close to these from the GPU's memory.
-        return stated or {1: 0.88, 2: 0.87, 4: 0.85, 8: 0.81}.get(self.tp, 0.79 if self.tp > 8 else 0.85)
+        return stated or sglang_share(self.service, self.total, self.tp, self.pp, self.version)
 
     def token_bytes(self) -> float | None:
         """Bytes of one token in the cache, per GPU.
@@ -301,7 +313,7 @@ class _Run:
         With windows or states it is the mean over a sequence of the longest length, which is how vLLM prints tokens.
         """
         model = self.model
-        if not model.shaped:
+        if not model.shaped or model.family.startswith(COMPRESSED_CACHE):
             return None
         size = kv_element_bytes(self.service, model)
         length, _ = self.longest()
@@ -309,6 +321,8 @@ class _Run:
             layer = (model.kv_lora_rank + model.rope_head) * size + 2 * model.index_head
             return layer * math.ceil(model.attention_layers / self.pp)
         layer = 2 * max(1, model.kv_heads // self.tp) * model.head_size * size
+        if model.full_kv_elements and model.kv_heads:  # Gemma 4: fewer, wider heads where attention is full
+            self.full_layer = max(2 * model.head_size, model.full_kv_elements // self.tp) * size
         layers = math.ceil(model.attention_layers / self.pp)
         sliding = math.ceil(model.sliding_layers / self.pp)
         if not length or (not sliding and not model.state_layers):
@@ -327,4 +341,4 @@ class _Run:
                 group = max(full, sliding)
             full, sliding = (math.ceil(each / group) * group for each in (full, sliding))
         states = self.model.state_layers / self.pp * self.model.state_bytes / self.tp
-        return float(layer * (full * length + sliding * kept) + states) / length
+        return float((self.full_layer or layer) * full * length + layer * sliding * kept + states) / length

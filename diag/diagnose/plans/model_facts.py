@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from diag.diagnose.plans.model_shape import Shape, first_number
 
-MULTIMODAL = ("mistral3", "pixtral", "llava", "_vl", "gemma3", "mllama", "internvl", "granite", "llama4")
+MULTIMODAL = (
+    *("mistral3", "pixtral", "llava", "_vl", "gemma3", "gemma4", "mllama", "internvl", "granite", "llama4"),
+    *("qwen3_5", "kimi_k25", "step3p7", "omni", "glm4v", "phi4mm", "aya_vision", "molmo", "minicpmv"),
+)
 """Families where parameters beyond the language model's are a vision tower."""
 
 
@@ -57,6 +64,12 @@ class ModelFacts:
     group: int | None = None
     total: float = 0.0
     counts: Mapping[str, float] = field(default_factory=dict)
+    plain: tuple[str, ...] = ()
+    """Kinds of weights that the files' quantization leaves in 16 bit: attention, dense."""
+    long_context: bool = False
+    """Its positions are scaled (YaRN and the like), so the configuration's number is not the limit."""
+    full_kv_elements: int = 0
+    """Elements of one token in a layer with full attention, all heads, where they differ from the window's layers."""
     file_bytes: int | None = None
     """Sum of the weight files, where they were seen."""
 
@@ -96,6 +109,8 @@ def facts_of_config(
     config = {**config, **inner} if inner is not None else config
     if isinstance(config.get("text_config"), Mapping):
         config = {**config, **config["text_config"]}
+    if source == "config":
+        config = with_defaults(config, outer)
     hidden = first_number(config, "hidden_size", "n_embd", "d_model", "dim")
     layers = first_number(config, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
     heads = first_number(config, "num_attention_heads", "n_head", "n_heads")
@@ -126,7 +141,11 @@ def facts_of_config(
         * (first_number(config, "qk_nope_head_dim") + first_number(config, "v_head_dim"))
     )
     attention, sliding, window, state = shape.cache_layers()
-    method, bits, group = _quantization(outer, config)
+    method, bits, group, plain = quantization_of_block(
+        outer.get("quantization_config")
+        or config.get("quantization_config")
+        or outer.get("compression_config")
+    )
     return ModelFacts(
         name=name,
         source=source,
@@ -161,6 +180,11 @@ def facts_of_config(
         method=method,
         bits=bits,
         group=group,
+        plain=plain,
+        long_context=bool(config.get("rope_scaling") or config.get("rope_parameters")),
+        full_kv_elements=2
+        * first_number(config, "num_global_key_value_heads")
+        * first_number(config, "global_head_dim"),
         total=total if total is not None else sum(counts.values()) - counts["absorbed"],
         counts=counts,
         file_bytes=file_bytes,
@@ -194,44 +218,82 @@ def _rope_cache(config: Mapping[str, Any], head: int, family: str) -> int:
     factor = float(raw.get("factor") or 1) if kind == "linear" and isinstance(raw, Mapping) else 1.0
     width = first_number(config, "qk_rope_head_dim") or head
     tables = factor + (1 if family.startswith("gemma3") else 0)  # Gemma 3 has one table a kind of layer
-    return int(positions * width * 2 * tables) if positions <= 4 << 20 else 0
+    return int(positions * width * 2 * tables)
 
 
 def _vision(config: Mapping[str, Any]) -> float:
+    """Parameters of a vision tower: its layers, and the merger that joins its patches to the language model's width."""
     vision = config.get("vision_config")
     if not isinstance(vision, Mapping):
         return 0.0
-    width = first_number(vision, "hidden_size", "embed_dim", "width")
+    width = first_number(vision, "embed_dim") or first_number(vision, "hidden_size", "width")
     depth = first_number(vision, "num_hidden_layers", "depth", "layers")
-    inner = first_number(vision, "intermediate_size") or 4 * width
-    return float(depth * (4 * width * width + 2 * width * inner))
-
-
-def _quantization(
-    outer: Mapping[str, Any], config: Mapping[str, Any]
-) -> tuple[str | None, float | None, int | None]:
-    block = (
-        outer.get("quantization_config")
-        or config.get("quantization_config")
-        or outer.get("compression_config")
+    ratio = vision.get("mlp_ratio")
+    inner = first_number(vision, "intermediate_size") or int(
+        width * (ratio if isinstance(ratio, (int, float)) else 4)
     )
+    matrices = 3 if str(config.get("model_type")) in ("qwen2_5_vl", "mistral3", "pixtral") else 2
+    side = first_number(vision, "spatial_merge_size")
+    joined = side * side * width
+    out = first_number(vision, "out_hidden_size") or first_number(vision, "hidden_size")
+    deep = vision.get("deepstack_visual_indexes")
+    mergers = (1 + (len(deep) if isinstance(deep, list) else 0)) * joined * (joined + out)
+    return float(depth * (4 * width * width + matrices * width * inner) + mergers)
+
+
+@cache
+def _families() -> Mapping[str, Mapping[str, Any]]:
+    loaded = json.loads(files("diag.diagnose.plans").joinpath("data/families.json").read_text("utf-8"))
+    return dict(loaded["families"])
+
+
+def with_defaults(config: Mapping[str, Any], outer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration with what its family's class fills in where the file says nothing."""
+    names = [str(config.get("model_type") or ""), str(outer.get("model_type") or "")]
+    for name in [*names, *(f"{each}_text" for each in names)]:
+        if name in _families():
+            return {**_families()[name], **config}
+    return config
+
+
+def quantization_of_block(block: Any) -> tuple[str | None, float | None, int | None, tuple[str, ...]]:
+    """(method, bits, group, kinds left in 16 bit) of a `quantization_config`."""
     if not isinstance(block, Mapping):
-        return None, None, None
-    method = str(block.get("quant_method") or block.get("quant_algo") or "").lower() or None
+        return None, None, None, ()
+    method = str(block.get("quant_method") or "").lower() or None
+    algorithm = str(block.get("quant_algo") or "").lower()
     bits = (
         block.get("bits")
         or block.get("w_bit")
         or (4 if block.get("load_in_4bit") else 8 if block.get("load_in_8bit") else None)
     )
     group = block.get("group_size") or block.get("q_group_size")
-    for entry in (
-        (block.get("config_groups") or {}).values() if isinstance(block.get("config_groups"), Mapping) else ()
-    ):
+    groups = block.get("config_groups")
+    for entry in groups.values() if isinstance(groups, Mapping) else ():
         weights = entry.get("weights") if isinstance(entry, Mapping) else None
         if isinstance(weights, Mapping):
             bits, group = weights.get("num_bits", bits), weights.get("group_size", group)
+    if "nvfp4" in algorithm or (method == "modelopt" and bits == 4):
+        method, bits, group = "nvfp4", 4, 16
+    elif method in (None, "modelopt") and "fp8" in algorithm:
+        method, bits = "modelopt", 8
+    ignored = " ".join(
+        map(
+            str,
+            block.get("ignore") or block.get("exclude_modules") or block.get("modules_to_not_convert") or (),
+        )
+    )
+    plain = tuple(
+        kind
+        for kind, mark in (
+            ("attention", r"self_attn(?!.*(?:norm|kv_b))|attention\b"),
+            ("dense", r"shared_expert|mlp\.(?:gate|up|gate_up|down|\()"),
+        )
+        if re.search(mark, ignored) and (method or "") not in ("fp8",)
+    )
     return (
         method,
         float(bits) if isinstance(bits, (int, float)) else None,
         int(group) if isinstance(group, int) and group > 0 else None,
+        plain,
     )

@@ -16,9 +16,24 @@ UNGATED = (
     "gptj",
     "mpt",
     "nemotron",
+    "nemotron_h",
     "gpt_bigcode",
 )
 """Families whose MLP has two matrices, not three (transformers' modeling files)."""
+
+
+GATED_ATTENTION = ("qwen3_next", "qwen3_5")
+"""Families whose query projection also makes a gate, so it is twice as wide."""
+
+
+def _pattern(config: Mapping[str, Any]) -> str:
+    """Nemotron-H's layers, one letter each: attention *, Mamba M, dense -, experts E."""
+    pattern = str(config.get("hybrid_override_pattern") or "")
+    kinds = config.get("layers_block_type")
+    if not pattern and isinstance(kinds, list) and str(config.get("model_type")) == "nemotron_h":
+        letters = {"mamba": "M", "attention": "*", "moe": "E", "mlp": "-"}
+        pattern = "".join(letters.get(str(kind), "-") for kind in kinds)
+    return pattern.replace("|", "")
 
 
 def first_number(config: Mapping[str, Any], *names: str, default: int = 0) -> int:
@@ -68,6 +83,14 @@ class Shape:
             * self.expert_size
         )
         self.matrices = 2 if family in UNGATED else 3
+        self.pattern = _pattern(config)
+        self.dense_size = self.intermediate
+        if family.startswith("llama4"):
+            # Llama 4 calls its experts' size intermediate_size, its dense layers' intermediate_size_mlp.
+            self.expert_size = self.intermediate if self.experts else 0
+            self.shared_size = self.expert_size
+            self.dense_size = first_number(config, "intermediate_size_mlp") or self.intermediate
+        self.shared_size = first_number(config, "moe_shared_expert_intermediate_size") or self.shared_size
 
     def counts(self) -> dict[str, float]:
         """Elements by how they are split."""
@@ -77,11 +100,15 @@ class Shape:
         hidden = self.hidden
         embedding = self.vocabulary * hidden * (1 if self.config.get("tie_word_embeddings") else 2)
         dense: float = (
-            dense_layers * self.matrices * hidden * self.intermediate
+            dense_layers * self.matrices * hidden * self.dense_size
             + expert_layers * self.matrices * hidden * self.shared_size
         )
         dense += state_layers * self._state_parameters()
-        experts = expert_layers * self.experts * self.matrices * hidden * self.expert_size
+        latent = first_number(
+            self.config, "moe_latent_size"
+        )  # experts behind a projection to a smaller width
+        experts = expert_layers * self.experts * self.matrices * (latent or hidden) * self.expert_size
+        dense += expert_layers * 2 * hidden * latent
         gates = expert_layers * hidden * self.experts
         return {
             "embedding": float(embedding),
@@ -97,7 +124,8 @@ class Shape:
         config, hidden, heads = self.config, self.hidden, self.heads
         rank = first_number(config, "kv_lora_rank")
         if not rank:
-            return 2.0 * hidden * heads * self.head, 2.0 * hidden * self.kv_heads * self.head, 0.0
+            gate = 3.0 if config.get("attn_output_gate") or self.family.startswith(GATED_ATTENTION) else 2.0
+            return gate * hidden * heads * self.head, 2.0 * hidden * self.kv_heads * self.head, 0.0
         nope, rope, value = (
             first_number(config, key) for key in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
         )
@@ -109,6 +137,8 @@ class Shape:
     def _split_layers(self) -> tuple[int, int]:
         """(dense MLP layers, expert layers)."""
         config = self.config
+        if self.pattern:
+            return self.pattern.count("-"), self.pattern.count("E")
         mlp_layers = (
             self.layers
             if self.family not in ("nemotron_h",)
@@ -137,6 +167,8 @@ class Shape:
     def cache_layers(self) -> tuple[int, int, int, int]:
         """(layers with keys and values, those with a window, the window, layers with a recurrent state)."""
         config = self.config
+        if self.pattern:
+            return self.pattern.count("*"), 0, 0, self.pattern.count("M")
         kinds = config.get("layer_types") or config.get("layers_block_type")
         window = first_number(config, "sliding_window", "sliding_window_size", "attention_chunk_size")
         if isinstance(kinds, list) and kinds:
@@ -152,9 +184,6 @@ class Shape:
         if interval > 1:
             full = self.layers // interval
             return full, 0, 0, self.layers - full
-        if config.get("hybrid_override_pattern"):
-            pattern = str(config["hybrid_override_pattern"])
-            return pattern.count("*"), 0, 0, pattern.count("M")
         if first_number(config, "attention_layers"):
             return first_number(config, "attention_layers"), 0, 0, first_number(config, "mamba_layers")
         pattern_size = first_number(config, "sliding_window_pattern") or (
@@ -176,15 +205,11 @@ class Shape:
             key = first_number(config, "linear_num_key_heads") * first_number(config, "linear_key_head_dim")
             value = value_heads * first_number(config, "linear_value_head_dim")
             return float(hidden * (2 * key + 2 * value + 2 * value_heads) + value * hidden)
-        inner = (
-            first_number(config, "mamba_n_heads", "mamba_num_heads")
-            * first_number(config, "mamba_d_head", "mamba_head_dim")
-            or 2 * hidden
-        )
-        return float(
-            hidden * (2 * inner + 2 * first_number(config, "mamba_d_state", "ssm_state_size", default=128))
-            + inner * hidden
-        )
+        heads = first_number(config, "mamba_n_heads", "mamba_num_heads")
+        inner = heads * first_number(config, "mamba_d_head", "mamba_head_dim") or 2 * hidden
+        groups = first_number(config, "mamba_n_groups", "n_groups", default=1)
+        state = groups * first_number(config, "mamba_d_state", "ssm_state_size", default=128)
+        return float(hidden * (2 * inner + 2 * state + heads) + inner * hidden)
 
     def state_bytes(self) -> int:
         """One sequence's recurrent state in one layer: the matrix state in float32 halves, the convolution in 16 bit."""

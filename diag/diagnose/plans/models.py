@@ -35,6 +35,10 @@ _QUANTIZED: tuple[tuple[str, str, float], ...] = (
     (r"gguf", "gguf", 4.85),
 )
 _SIZE = re.compile(r"(?<![A-Za-z0-9.])(?:(\d{1,3})x)?(\d{1,4}(?:\.\d{1,3})?)b(?![a-z0-9])", re.IGNORECASE)
+_CUT_DOWN = re.compile(
+    r"(?<![a-z0-9])(?:\d{1,2}-?layers?|tiny-random|dummy|mini-random|eagle-?\d?|draft|medusa|dflash|dspark|speculator)(?![a-z])"
+)
+"""Models named after a large one with a few layers of it: made for tests, or to draft for it."""
 _ACTIVE = re.compile(r"(?<![A-Za-z0-9])a(\d{1,3}(?:\.\d{1,2})?)b(?![a-z0-9])", re.IGNORECASE)
 
 
@@ -52,6 +56,8 @@ def facts_of_name(name: str) -> ModelFacts:
     """
     base = _base_name(name)
     method, bits = quantization_of_name(name)
+    if _CUT_DOWN.search(base):
+        return ModelFacts(name=name, method=method, bits=bits)
     for pattern, config, billions in _table():
         if pattern.search(base):
             facts = facts_of_config(

@@ -81,3 +81,43 @@ def tp_of(service: Service) -> int:
 def pp_of(service: Service) -> int:
     """The pipeline-parallel size, 1 where the plan leaves the default."""
     return max(1, service.pipeline_parallel_size or 1)
+
+
+ELSEWHERE = (
+    "extra-engine-args",
+    "config",
+    "trtllm-config",
+    "extra-llm-api-options",
+    "engine-config",
+    "override-engine-args",
+    "stage-configs-path",
+    "omni",
+)
+"""Options that name a further file (or hold a further text) with settings."""
+SIZE_OPTIONS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
+
+
+def sizes_elsewhere(service: Service) -> bool:
+    """True where a further file, or words that only the shell knows, may hold the parallel sizes."""
+    if dict(getattr(service, "notes", {})).get("files") == "read":
+        return False
+    return any(name in service.options for name in ELSEWHERE) or "open" in getattr(service, "notes", {})
+
+
+def sizes_unknown(service: Service) -> bool:
+    """True where a parallel size is set to something that cannot be known, or may be set elsewhere."""
+    unread = any(
+        name in service.options and as_int(service.options[name].value) is None for name in SIZE_OPTIONS
+    )
+    return unread or (service.tensor_parallel_size is None and sizes_elsewhere(service))
+
+
+def exclusive(one: Service, other: Service) -> bool:
+    """True for two services in different alternatives of one `if` or `case`: they never both run."""
+    first, second = (_branches(service) for service in (one, other))
+    return any(first[block] != second[block] for block in first.keys() & second.keys())
+
+
+def _branches(service: Service) -> dict[str, str]:
+    text = str(dict(getattr(service, "notes", {})).get("branch") or "")
+    return dict(part.split(".", 1) for part in text.split(",") if "." in part)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 
 from diag.diagnose.plans.hardware import GIB
 from diag.diagnose.plans.model_facts import ModelFacts
-from diag.diagnose.plans.models import quantization_of_name
-from diag.diagnose.plans.settings import boolean, engine_of, pp_of, text_of, tp_of
+from diag.diagnose.plans.models import facts_of_model, quantization_of_name
+from diag.diagnose.plans.settings import boolean, engine_of, number, pp_of, setting_of, text_of, tp_of
 from diag.model.launch import Service
 
 SCALES = 2.5
@@ -42,8 +45,8 @@ METHOD_BITS = {
     "hqq": 4.0,
     "qoq": 4.0,
 }
-MXFP4_PADDING = 1.085
-"""gpt-oss's matrices of 2880 columns are padded for the kernels: 13.64 GiB printed on one H100 against 12.8 in the files."""
+MXFP4_PADDING = {1: 1.085, 2: 1.11, 4: 1.132}
+"""gpt-oss's matrices of 2880 columns are padded for the kernels, the more the finer they are cut (13.64, 7.01 and 3.63 GiB printed)."""
 VISION_ON_EVERY_RANK = ("mistral3", "pixtral")
 """Families whose vision tower vLLM does not split: Mistral-Small-3.1 at TP 2 and 4, printed."""
 _ELEMENT = {"float32": 4, "float": 4, "fp32": 4, "float64": 8}
@@ -98,40 +101,82 @@ def weights_per_gpu(service: Service, model: ModelFacts) -> int | None:
     element, linear = float(element_bytes(service, model)), linear_bytes(service, model)
     counts = dict(model.counts)
     method = quantization_of(service, model)[0]
-    only_experts = method in ("mxfp4", "experts_int8")
-    other = element if only_experts else linear
-    experts = counts["experts"] * linear * (MXFP4_PADDING if method == "mxfp4" else 1)
+    only_experts = method in ("mxfp4", "experts_int8") or model.plain == ("attention", "dense")
+    attention = element if only_experts or "attention" in model.plain else linear
+    other = element if only_experts or "dense" in model.plain else linear
+    experts = (
+        counts["experts"]
+        * linear
+        * (MXFP4_PADDING.get(tp, 1.138) if method == "mxfp4" and model.family == "gpt_oss" else 1)
+    )
     embedding = counts["embedding"] * (linear if method == "gguf" else element)
     kv_copies = max(1.0, tp / model.kv_heads) if model.kv_heads else 1.0
     split = (
-        embedding + counts["attention_q"] * other + counts["dense"] * other + counts.get("absorbed", 0.0) * 2
+        embedding
+        + counts["attention_q"] * attention
+        + counts["dense"] * other
+        + counts.get("absorbed", 0.0) * 2
     )
     vision = counts.get("vision", 0.0) * element
-    split += 0.0 if model.family in VISION_ON_EVERY_RANK else vision
+    everywhere = (
+        model.family in VISION_ON_EVERY_RANK and method is None
+    )  # quantized files go through a class that splits it
+    split += 0.0 if everywhere else vision
     per_stage = (
-        (split + counts["attention_kv"] * other * min(kv_copies, tp)) / tp
+        (split + counts["attention_kv"] * attention * min(kv_copies, tp)) / tp
         + experts / expert_ranks(service)
         + counts["replicated"] * element
     )
-    per_stage += vision if model.family in VISION_ON_EVERY_RANK else 0.0
+    per_stage += vision if everywhere else 0.0
     if pp > 1 and model.layers:
         # The fullest stage: layers rounded up, and the embedding or the head on the first or last.
         body = per_stage - embedding / tp
         per_stage = body * math.ceil(model.layers / pp) / model.layers + embedding / tp * 0.5
-    overhead = 0.03 * GIB + (0.035 * math.log2(tp) * GIB if tp > 1 else 0)
+    overhead = 0.03 * GIB + 0.0015 * math.log2(tp) * per_stage
     weights = per_stage + model.rope_cache_bytes + overhead
     if model.file_bytes and method and not boolean(service, "load-in-4bit"):
         # The files tell more than any reckoning of a quantization, as long as they are loaded as they are.
         whole = (
             embedding
-            + counts["attention_q"] * other
+            + counts["attention_q"] * attention
             + counts["dense"] * other
-            + counts["attention_kv"] * other
+            + counts["attention_kv"] * attention
             + experts
             + counts["replicated"] * element
         )
         weights *= min(1.6, max(0.6, model.file_bytes / whole)) if whole else 1
-    return int(weights)
+    offloaded = (number(service, "cpu-offload-gb") or 0.0) * GIB
+    return int(max(0.0, weights - offloaded))
+
+
+def draft_per_gpu(service: Service, model: ModelFacts) -> int:
+    """Bytes of a draft model or of the model's own prediction layer; 0 where nothing is speculated, or its size is not known."""
+    name, method = draft_of(service)
+    if name:
+        facts = facts_of_model(name)
+        if facts.known:
+            return weights_per_gpu(replace(service, model=name), facts) or 0
+    if method and "mtp" in method and model.layers:
+        whole = weights_per_gpu(service, model) or 0
+        return int(whole / model.layers)
+    return 0
+
+
+def draft_of(service: Service) -> tuple[str | None, str | None]:
+    """(draft model, method) of speculative decoding as vLLM and SGLang spell it."""
+    found = setting_of(service, "speculative-config")
+    value = found.value if found is not None else None
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+    if isinstance(value, Mapping):
+        return (str(value["model"]) if value.get("model") else None), str(value.get("method") or "").lower()
+    name = text_of(service, "speculative-draft-model-path", "speculative-model", "draft-model")
+    algorithm = (text_of(service, "speculative-algorithm") or "").lower()
+    own = algorithm in ("eagle", "nextn") and name is None  # SGLang: the model's own prediction layer
+    return name, "mtp" if own else algorithm or None
 
 
 def expert_ranks(service: Service) -> int:

@@ -10,6 +10,7 @@ import errno
 import random
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from diag.observe.links.place import is_loopback
@@ -107,7 +108,8 @@ def greet(address: str, port: int, expected: str, own: str, timeout_s: float) ->
 def reach(peer: dict[str, Any], own: str, machine: str = "") -> Result:
     """Whether connections to a peer can be opened: its address, its rendezvous number, the addresses its variables choose.
 
-    `peer`: rank, address, tcp_port, extra_port, instance, chosen {library: {interface, address}}, hostname, machine.
+    `peer`: rank, address, tcp_port, extra_port, spread_ports, services {name: {port, ours}}, instance, hostname, machine,
+    chosen {library: {interface, address}}.
     `own` and `machine` are this node's instance and machine.
     """
     address, instance = peer["address"], peer["instance"]
@@ -119,10 +121,9 @@ def reach(peer: dict[str, Any], own: str, machine: str = "") -> Result:
         wire.close()
     result |= seen
     if seen["stage"] == "tcp" and peer.get("extra_port"):
-        other, there = greet(address, peer["extra_port"], instance, own, ALT_S)
-        if other is not None:
-            other.close()
-        result["rendezvous_port"] = there["outcome"]
+        result["rendezvous_port"] = _answers(peer, peer["extra_port"], own)
+    if seen["stage"] in ("tcp", "ok"):
+        result |= _other_ports(peer, own)
     alternatives = {}
     for library, chosen in sorted((peer.get("chosen") or {}).items()):
         target = chosen.get("address")
@@ -139,6 +140,39 @@ def reach(peer: dict[str, Any], own: str, machine: str = "") -> Result:
                 other.close()
         alternatives[library] = {**chosen, "outcome": there["outcome"], "detail": there["detail"]}
     return {**result, "chosen": alternatives}
+
+
+def _answers(peer: dict[str, Any], port: int, own: str) -> str:
+    """Whether the peer's diag answers on a port: the outcome."""
+    wire, there = greet(peer["address"], port, peer["instance"], own, ALT_S)
+    if wire is not None:
+        wire.close()
+    return str(there["outcome"])
+
+
+def _other_ports(peer: dict[str, Any], own: str) -> Result:
+    """Ports spread over the ephemeral range, and those of services beside the collectives, all at once.
+
+    A service's port may be held by the job itself: then a connection is all that can be asked for.
+    """
+    spread, services = peer.get("spread_ports") or [], peer.get("services") or {}
+
+    def service(one: dict[str, Any]) -> str:
+        if one["ours"]:
+            return _answers(peer, one["port"], own)
+        wire, outcome, _ = dial(peer["address"], one["port"], ALT_S)
+        if wire is not None:
+            wire.close()
+        return outcome
+
+    with ThreadPoolExecutor(max(1, len(spread) + len(services))) as pool:
+        ports = pool.map(lambda port: _answers(peer, port, own), spread)
+        others = pool.map(service, services.values())
+        return {
+            "ports": {str(port): outcome for port, outcome in zip(spread, ports, strict=True)},
+            "services": {name: {"port": one["port"], "outcome": outcome}
+                         for (name, one), outcome in zip(services.items(), others, strict=True)},
+        }  # fmt: skip
 
 
 def measure(peer: dict[str, Any], rank: int, own: str, connected: bool, *, deep: bool = False) -> Result:

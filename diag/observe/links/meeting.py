@@ -18,7 +18,7 @@ from diag.system.processes import list_processes, read_descriptors, read_tcp_soc
 CONNECT_S = 3.5
 GREETING_S = 3.0
 PAUSE_S = 0.3
-FINAL = ("rank-taken", "rank-out-of-range", "wrong-protocol", "own-loopback")
+FINAL = ("rank-taken", "rank-out-of-range", "wrong-protocol", "own-loopback", "too-late")
 """Answers that waiting does not change."""
 SLOW = ("timeout", "unroutable", "nobody-home")
 """Outcomes that take the whole of CONNECT_S to see."""
@@ -137,7 +137,7 @@ class Gathering:
         self.cards: dict[int, Card] = {card["node_rank"]: card}
         self.sent_away: list[Message] = []
         self.knocks: list[Message] = []
-        self._closed = False
+        self._closed = self._begun = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def wait(self, deadline: float) -> None:
@@ -149,6 +149,11 @@ class Gathering:
                 if left <= 0:
                     return
                 self._lock.wait(left)
+
+    def stop_admitting(self) -> None:
+        """From now on whoever comes is too late: the tests have begun without it."""
+        with self._lock:
+            self._begun = True
 
     def close(self) -> None:
         """Stop listening and end what is open."""
@@ -193,7 +198,9 @@ class Gathering:
         rank, wanted = card["node_rank"], self._card["nnodes"]
         with self._lock:
             refusal = None
-            if any(one["instance"] == card["instance"] for one in self.sent_away):
+            if self._begun:
+                refusal = ("too-late", "the other nodes have begun without it")
+            elif any(one["instance"] == card["instance"] for one in self.sent_away):
                 refusal = ("rank-taken", "already sent away")
             elif not isinstance(rank, int) or not 0 <= rank < wanted:
                 refusal = (
@@ -232,6 +239,13 @@ def is_absent(root: Root, address: str) -> bool:
 def unmapped(address: str) -> str:
     """An IPv4 address as IPv4, also where a dual-stack socket wrote it as IPv6."""
     return address.removeprefix("::ffff:") if "." in address else address
+
+
+def listening_on(port: int) -> list[str]:
+    """The addresses on which somebody of this node listens on a port."""
+    return sorted(
+        {one.local for one in read_tcp_sockets(Root()) if one.state == "LISTEN" and one.local_port == port}
+    )
 
 
 def who_listens(port: int) -> str:

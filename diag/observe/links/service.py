@@ -9,7 +9,8 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from diag.observe.links.wire import Closed, Foreign, Message, Wire, greeting
 
@@ -21,6 +22,10 @@ REQUEST_S = 6.0
 MAX_ECHO_BYTES = 1 << 20
 SMALL_SEGMENT_BYTES = 536
 """Every host must take packets of 576 bytes (RFC 1122): what nodes tell each other passes where full packets vanish."""
+SPREAD = (0.01, 0.2, 0.4, 0.6, 0.8, 0.99)
+"""Where in the range of ephemeral ports a node listens too: firewalls often open only a part of it."""
+NEAR = 24
+"""How many ports beside such a place are tried: the place itself may be taken."""
 
 
 def open_listener(
@@ -48,6 +53,15 @@ def open_listener(
     return sock
 
 
+def ephemeral_range() -> tuple[int, int]:
+    """First and last port that the kernel picks by itself (ip(7), ip_local_port_range)."""
+    try:
+        low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    except (OSError, ValueError):
+        return 32768, 60999  # the kernel's default
+    return low, max(low, high)
+
+
 class Service:
     """The listeners of one node. `knocked` is called with what strangers at the rendezvous number say of themselves."""
 
@@ -67,16 +81,30 @@ class Service:
         """(sender's rank, burst) -> datagrams that arrived: tells the directions of a loss apart."""
         tcp, udp = open_listener(0), open_listener(0, socket.SOCK_DGRAM)
         self.tcp_port, self.udp_port = tcp.getsockname()[1], udp.getsockname()[1]
-        self.extra_port: int | None = None
         self._sockets += [tcp, udp]
         self._start(self._accept, tcp)
         self._start(self._answer_datagrams, udp)
-        if extra_port is not None:
-            with contextlib.suppress(OSError):  # somebody else's: then that port is not tested
-                extra = open_listener(extra_port)
-                self._sockets.append(extra)
-                self.extra_port = extra_port
-                self._start(self._accept, extra)
+        # Somebody else's port is left alone: then that number is not tested.
+        self.extra_port = extra_port if extra_port is not None and self.listen_too(extra_port) else None
+        self.spread_ports = list(self._spread())
+
+    def listen_too(self, port: int) -> bool:
+        """Serve on another port as well; False where it is taken."""
+        try:
+            sock = open_listener(port)
+        except OSError:
+            return False
+        self._sockets.append(sock)
+        self._start(self._accept, sock)
+        return True
+
+    def _spread(self) -> Iterator[int]:
+        low, high = ephemeral_range()
+        for share in SPREAD:
+            place = low + int((high - low) * share)
+            free = (port for port in range(place, min(place + NEAR, high + 1)) if self.listen_too(port))
+            if (port := next(free, None)) is not None:
+                yield port
 
     def close(self) -> None:
         """Stop listening; connections that are still open end."""

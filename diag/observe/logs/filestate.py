@@ -14,9 +14,10 @@ from diag.observe.logs import facts as fact_table
 from diag.observe.logs import lexicon
 from diag.observe.logs.heads import Head, clean, parse_head, rank_of_file
 from diag.observe.logs.opening import Source
+from diag.observe.logs.places import place_of
 from diag.observe.logs.printed import PrintedArguments, parse_printed
 from diag.observe.logs.scanner import Counter, LinePattern, Scanner, candidates, compiled
-from diag.observe.logs.tracebacks import Traceback, read_traceback
+from diag.observe.logs.tracebacks import Traceback, read_headless, read_traceback
 
 IGNORED_BEFORE = (b"Exception ignored in", b"Error in atexit", b"Exception ignored on")
 """Python prints these above tracebacks that end nothing."""
@@ -27,9 +28,12 @@ NO_HOSTS = ("localhost", "localhost.localdomain", "pypi", "github.com")
 
 MAX_PRINTED = 32
 MAX_TRACEBACKS = 300
+NOTES = ("W", "I", "D")
+"""First letters of the levels below an error."""
 INTERNAL = "@"
 """Owner prefix of the log reader's own patterns."""
 TRACEBACK_BYTES = 96 << 10
+HEADLESS_BYTES = 4 << 10
 
 
 @dataclass(slots=True)
@@ -45,6 +49,8 @@ class FileReading:
     """Dotted fact -> (line, value) in order."""
     own_hosts: set[str] = field(default_factory=set)
     """Machines that the file says it was written on."""
+    places: list[tuple[int, str]] = field(default_factory=list)
+    """(line, machine or pod) where the lines that follow come from: prompts, kubectl's targets."""
     framework: str | None = None
     printed: list[PrintedArguments] = field(default_factory=list)
     problem: str = ""
@@ -63,6 +69,9 @@ class FileState:
         self.line_number = 1
         self.ends_with_newline = False
         self.tracebacks = 0
+        self.traceback_ends: set[int] = set()
+        self.jobs: dict[str, int] = {}
+        """Slurm job -> last line that says that it was cancelled."""
         self.frameworks: set[str] = set()
         self.file_rank = rank_of_file(name)
         self.processes: dict[tuple[str | None, int], int] = {}
@@ -82,9 +91,14 @@ class FileState:
     def _line(self, block: bytes, start: int, end: int, users: Sequence[int]) -> None:
         text = clean(block[start:end].decode("utf-8", "replace").rstrip("\r"))
         matched: list[tuple[int, Mapping[str, Any]]] = []
+        bare: str | None = None
         for user in users:
-            match = compiled(self.patterns[user].expression).search(text)
-            if match is not None and not self._taken(self.patterns[user], match):
+            expression = self.patterns[user].expression
+            match = compiled(expression).search(text)
+            if match is None and expression[0] == "^":  # the message begins behind the line's head
+                bare = parse_head(text).text.strip() if bare is None else bare
+                match = compiled(expression).search(bare)
+            if match is not None and not self._taken(self.patterns[user], match, text):
                 matched.append((user, match.groupdict()))
         if not matched:
             return
@@ -93,12 +107,21 @@ class FileState:
         if "Root Cause (first observed" in text:
             matched = self._with_elastic_table(matched, block[end : end + 900])
         for user, captures in matched:
-            self._keep(user, captures, origin, head.text.strip()[:2000])
+            if self.patterns[user].owner == "@status":
+                self._status(block[end : end + 16], origin)
+                continue
+            self._keep(user, captures, origin, head.text.strip()[:2000], (head.level or "")[:1] in NOTES)
         if "Traceback (most recent call last)" in text and self.tracebacks < MAX_TRACEBACKS:
             self.tracebacks += 1
             self._traceback(block, start, origin, head.level)
+        elif (
+            self.line_number not in self.traceback_ends
+            and self.tracebacks < MAX_TRACEBACKS
+            and any(self.patterns[user].owner == "@failure" for user, _ in matched)
+        ):
+            self._headless(block, start, text, origin)
 
-    def _taken(self, pattern: LinePattern, match: re.Match[str]) -> bool:
+    def _taken(self, pattern: LinePattern, match: re.Match[str], text: str) -> bool:
         """Facts, frameworks, printed arguments and run starts are noted here; all else is an observation."""
         if pattern.owner == "@fact":
             self._fact(pattern.name, match.group(1))
@@ -107,6 +130,12 @@ class FileState:
         elif pattern.owner == "@host":
             if match["host"] not in NO_HOSTS:
                 self.reading.own_hosts.add(match["host"])
+        elif pattern.owner == "@place":
+            place = place_of(text)
+            if place and len(self.reading.places) < MAX_KEPT:
+                self.reading.places.append((self.line_number, place))
+        elif pattern.owner == "@job":
+            self.jobs[match["job"]] = self.line_number
         elif pattern.owner == "@printed":
             self._printed(pattern.name, match.group("arguments"))
         elif pattern.owner == "@run":
@@ -150,12 +179,18 @@ class FileState:
             for user, captures in matched
         ]
 
-    def _keep(self, user: int, captures: Mapping[str, Any], origin: Origin, text: str) -> None:
+    def _keep(
+        self, user: int, captures: Mapping[str, Any], origin: Origin, text: str, note: bool = False
+    ) -> None:
         pattern = self.patterns[user]
         phase = None
         kind, name = "log", f"{pattern.owner}/{pattern.name}"
         if pattern.owner.startswith(INTERNAL):
             kind, name = pattern.owner[1:], pattern.name
+            if kind in ("phase", "alive") and text.startswith("wandb:"):
+                return  # the summary of a run, printed also when it failed
+            if kind == "dead" and text.startswith("frame #"):
+                return  # a C++ stack names exception classes; the exception itself stands above it
             if kind == "phase":
                 phase = Phase(pattern.name.split("/")[0])
         observation = Observation(
@@ -166,6 +201,7 @@ class FileState:
             {k: v for k, v in captures.items() if v is not None},
             phase,
             origin.line or 0,
+            note,
         )
         count = self.kept[user] = self.kept.get(user, 0) + 1
         if count <= MAX_KEPT:
@@ -197,10 +233,33 @@ class FileState:
         if found is None:
             return
         one = _exception(found, origin, self.line_number, self.processes, self.file_rank)
+        self.traceback_ends.add(one.order)
         before = block[max(0, start - 400) : start].rstrip(b"\n").rsplit(b"\n", 1)[-1]
-        if any(words in before for words in IGNORED_BEFORE) or (level or "")[:1] in ("W", "I", "D"):
+        if any(words in before for words in IGNORED_BEFORE) or (level or "")[:1] in NOTES:
             one = replace(one, fields={**one.fields, "ignored": "true"})
         self.reading.observations.append(one)
+
+    def _status(self, following: bytes, origin: Origin) -> None:
+        """The exit status that a shell printed on the line after it was asked."""
+        answer = following.lstrip(b"\r\n").split(b"\n", 1)[0].strip().rpartition(b"=")[2]
+        if answer.isdigit():
+            kind = "alive" if int(answer) == 0 else "dead"
+            text = f"exit status {int(answer)}"
+            self.reading.observations.append(
+                Observation(kind, "status", origin, text, order=origin.line or 0)
+            )
+
+    def _headless(self, block: bytes, start: int, text: str, origin: Origin) -> None:
+        """An exception whose first lines were cut off (pasted logs, tails, viewers) is an exception all the same."""
+        above = block[max(0, start - HEADLESS_BYTES) : start]
+        if b'File "' not in above:
+            return
+        found = read_headless(above.decode("utf-8", "replace").splitlines()[-40:], text)
+        if found is not None:
+            self.tracebacks += 1
+            self.reading.observations.append(
+                _exception(found, origin, self.line_number, self.processes, self.file_rank)
+            )
 
     def finish(self, source: Source) -> FileReading:
         """Everything the file said, in order."""
@@ -211,6 +270,8 @@ class FileState:
             last = self.line_number + 1
             reading.observations = [replace(one, order=last - one.order) for one in reading.observations]
             reading.run_starts = [last - line for line in reversed(reading.run_starts)]
+        if len(self.jobs) > 1:
+            reading.run_starts = sorted({*reading.run_starts, *(line + 1 for line in self.jobs.values())})
         reading.observations.sort(key=lambda one: one.order)
         reading.lines = (self.line_number - (1 if self.ends_with_newline else 0)) if reading.bytes else 0
         reading.problem = source.problem

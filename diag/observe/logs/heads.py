@@ -22,17 +22,29 @@ _TIME = r"(?P<h>\d{2}):(?P<mi>\d{2}):(?P<s>\d{2})(?:[.,](?P<f>\d{1,9}))?"
 _ROWS = tuple(
     re.compile(row)
     for row in (
+        # loguru after the time: | ERROR    | module:function:12 - text
+        r"\| (?P<level>INFO|WARNING|ERROR|DEBUG|CRITICAL|SUCCESS) +\| [\w.:<>-]+ - ",
         # rich and Ray draw boxes around tracebacks
         r"[\s]*[│┃║|╭╰╮╯─]{1,3} ?(?=\S|  )",
         # docker json-file
         r'\{"log":"',
         # kubectl logs --prefix: [pod/name/container]
         r"\[pod/(?P<host>[^/\]]+)/(?P<process>[^\]]+)\] ",
+        # stern: pod container text, where another head follows
+        r"(?P<host>[a-z0-9](?:[a-z0-9-]*[a-z0-9])?-[a-z0-9]{1,10}) (?P<process>[a-z][a-z0-9-]*) (?=\(\w+(?: \w+)? pid=|(?:INFO|ERROR|WARNING|DEBUG)\b|\[?20\d\d-|\[rank\d|Traceback )",
         # torchrun, newer and older: [rank3]: [default0]:
         r"\[rank(?P<rank>\d+)\]:? ?",
         r"\[default(?P<local>\d+)\]: ?",
         # mpirun --tag-output: [1,3]<stderr>: with and without host
         r"\[\d+,(?P<rank>\d+)\](?:<(?:stdout|stderr|stddiag)>)?:? ?",
+        # horovodrun, with and without its clock: Thu Nov  5 02:25:20 2020[2]<stderr>:
+        rf"(?:[A-Z][a-z]{{2}} (?P<mon>[A-Z][a-z]{{2}}) +(?P<d>\d{{1,2}}) {_TIME} (?P<y>20\d\d))?\[(?P<rank>\d+)\]<std(?:out|err)>: ?",
+        # PRRTE: [prterun-host-1234@1,3]<stderr>:
+        r"\[[\w.-]+@\d+,(?P<rank>\d+)\](?:<std(?:out|err|diag)>)?:? ?",
+        # Lightning: [rank: 3]
+        r"\[rank: (?P<rank>\d+)\] ",
+        # NeMo: [NeMo E 2024-05-01 10:00:00 file:12] and with the rank
+        rf"\[NeMo (?P<level>[IWE]) (?P<y>20\d\d)-(?P<mo>\d\d)-(?P<d>\d\d) {_TIME} [^\]]{{1,80}}\] ?",
         # srun -l
         r" {0,3}(?P<rank>\d{1,4}): (?=\S)",
         # Ray: (ClassName pid=1, ip=10.0.0.1)
@@ -65,12 +77,20 @@ _ROWS = tuple(
         rf"(?P<mon>[A-Z][a-z]{{2}}) +(?P<d>\d{{1,2}}) {_TIME} (?P<host>[\w.-]+) (?P<process>[\w./-]+?)(?:\[(?P<pid>\d+)\])?: ?",
         # UCX: [1744970122.411037] [host:pid:0] file.c:1 UCX ERROR
         r"\[(?P<epoch>\d{10}\.\d+)\] \[(?P<host>[\w.-]+):(?P<pid>\d+):\d+\] +",
+        # Open MPI: [host:pid], not [file.py:12]
+        r"\[(?P<host>[a-z][\w-]*(?:\.[\w-]+)*?):(?P<pid>\d{2,7})\] (?=[A-Z*\d\[a-z])",
         # dmesg
         r"\[ *(?P<uptime>\d+\.\d{3,6})\] ",
         # NCCL: host:pid:tid [dev]
         r"(?P<host>[\w.-]+):(?P<pid>\d+):\d+ \[(?P<gpu>-?\d+)\] ",
+        # slurmstepd of several nodes: slurmstepd-node2: text
+        r"(?P<process>slurmstepd)-(?P<host>[\w.-]+): (?=\S)",
         # pdsh and clush: host: text (only names with a digit, to keep "Error: text" whole)
         r"(?P<host>[a-z][a-z-]*[a-z0-9-]*\d[a-z0-9.-]*|\d{1,3}(?:\.\d{1,3}){3}): (?=\S)",
+        # Python logging after the time: - name - ERROR - text
+        r"- [\w.]+ - (?P<level>INFO|WARNING|ERROR|DEBUG|CRITICAL) - ",
+        # Ray without a pid: (raylet, ip=10.0.0.1) (autoscaler +12s)
+        r"\((?P<process>raylet|gcs_server|dashboard|autoscaler)(?:, ip=(?P<host>[\w.:-]+)| \+\w+)?\) ",
         # level words
         r"\[?(?P<level>INFO|WARN|WARNING|ERROR|DEBUG|CRITICAL|FATAL)\]?:? +(?=\S)",
     )

@@ -131,13 +131,14 @@ ALIVE: tuple[str, ...] = (
     r"init engine \(profile, create kv cache, warmup model\) took",
     r"Avg generation throughput: (?:0\.[1-9]|[1-9])",
     r"gen throughput \(token/s\): (?:0\.0?[1-9]|[1-9])",
-    r"(?:POST|GET) \S+ HTTP/1\.[01]\"? (?:\[?200|2\d\d)",
+    r"(?:POST|GET) \S+ HTTP/1\.[01]\"? (?:\[?200|2\d\d|4\d\d )",
+    r"\*{5} (?:train|eval|predict|test)\w* metrics \*{5}|Final (?:validation|test|eval\w*|train\w*) metrics|\bstep:\d+ - \S+:",
     r"[{\[(\s,]'?\"?(?:train[_/]|lm[ _]|avg[_ ]?|mean[_ ]|val[_/ ])?loss'?\"?\]?\s*[:=]\s*-?\d",
-    r"# Avg bus bandwidth|# Out of bounds values : 0 OK",
+    r"# Out of bounds values : 0 OK|\bLoss +\d[\d.]*(?:e[+-]?\d+)? +\(",
     r"[Tt]raining (?:completed|complete|finished|done)|TrainOutput\(|`Trainer\.fit` stopped: `max_(?:steps|epochs)",
     r"ll ranks finished|ob completed successfully|[Ff]inished successfully|succeeded in \d|completed successfully",
     r"Successfully (?:joined|connected|started|preempted|saved)|Saved checkpoint|saving checkpoint at iteration|checkpoint saved",
-    r"iteration +\d+/ *\d+ \|",
+    r"iteration +\d+/ *\d+ \||(?:images|samples|examples)/s(?:ec)?\b\W{1,3}[1-9]|[1-9][\d.]* ?(?:images|samples|examples)/s(?:ec)?\b",
     r"exits successfully|exited with code 0|exit code 0\b|state COMPLETED|COMPLETED \(exit code 0\)",
 )
 """Signs that the launch works: what went before did not stop it."""
@@ -146,7 +147,7 @@ DEAD: tuple[str, ...] = (
     r"ChildFailedError|failed \(exitcode: ?-?\d+\)|Sending process \d+ closing signal|exitcode +: -?[1-9]",
     r"ngine core initialization failed|EngineCore failed to start|EngineDeadError|EngineCore encountered a fatal error",
     r"WorkerProc initialization failed|Worker proc \S+ died|died with exit code|died unexpectedly|exited unexpectedly|WorkerProc hit an exception",
-    r"exit(?:ed)? (?:with )?(?:code|status)[: =]*-?[1-9]|exit_code=[1-9]|Exit code: [1-9]|returned non-zero exit status",
+    r"exit(?:ed)? (?:with )?(?:code|status)[: =]*-?[1-9]|exit_code=[1-9]|Exit code: [1-9]|returned non-zero exit status|exits with return code = -?[1-9]",
     r"srun: error: |slurmstepd: error|CANCELLED AT|mpirun noticed that|MPI_ABORT was invoked|Primary job  terminated normally, but",
     r"terminate called|\(core dumped\)|Segmentation fault|[Ff]atal Python error|Aborted\b.{0,12}$|panicked at",
     r"oom-kill|Killed process \d+|OOMKilled|\bKilled\b|Received sigquit from a child process",
@@ -154,6 +155,8 @@ DEAD: tuple[str, ...] = (
     r"CrashLoopBackOff|BackOff|Back-off restarting|KeyboardInterrupt|SIGTERM|SignalException|Received SIGINT",
     r"Watchdog caught collective operation timeout|To avoid data inconsistency, we are taking the entire process down",
     r"torch\.distributed\.DistBackendError|DistStoreError|DistNetworkError",
+    r": error: (?:unrecognized arguments|the following arguments are required|ambiguous option|argument \S{1,60}: )",
+    r"died from signal \d+|: line \d+: +\d+ (?:Hangup|Terminated|Aborted|Bus error)\b|Out of bounds values : [1-9]\d* FAILED",
 )
 """Signs that a process of the launch ended badly."""
 
@@ -174,6 +177,7 @@ EXITS: tuple[str, ...] = (
     r"srun: error: (?P<host>[\w.-]+): task (?P<rank>\d+): (?:Exited|Killed|Out Of Memory|Segmentation|Aborted|Bus error|Floating)",
     r"mpirun noticed that process rank (?P<rank>\d+) with PID \d+ on node (?P<host>\S+) exited",
     r"prterun noticed that process rank (?P<rank>\d+) with PID \d+ on node (?P<host>\S+) exited",
+    r"^(?P<host>[\w.-]+): rank (?P<rank>\d+) died from signal \d+",
     r"Process name: \[(?:\[\d+,\d+\],|\S+@\d+,)(?P<rank>\d+)\]",
     r"MPI_ABORT was invoked on rank (?P<rank>\d+)",
     r"failed \(exitcode: -?\d+\) local_rank: (?P<local_rank>\d+)",
@@ -186,8 +190,6 @@ ELASTIC_TABLE = r"host +: (?P<host>\S+)\s+(?:.*\n)?.*?rank +: (?P<rank>\d+) \(lo
 """What follows `Root Cause (first observed failure)`; heads may stand before each line."""
 
 HOSTS: tuple[str, ...] = (
-    r"^[\w.() -]{0,40}?[\w.-]+@(?P<host>[A-Za-z][\w.-]*)[: ][^$#]{0,80}[$#] (?:python|torchrun|vllm|srun|nvidia-smi|docker|kubectl|ray |dmesg|cat |tail |NCCL_|CUDA_|uptime|bash |export |mpirun|deepspeed|accelerate|df -h|free |journalctl|systemctl|ls -l|echo )",
-    r"^\[\w+@(?P<host>[\w.-]+) [^\]]{1,60}\][$#] (?:python|torchrun|vllm|srun|nvidia-smi|docker|kubectl|ray |dmesg|cat |tail |NCCL_|CUDA_|uptime|bash |export |mpirun|deepspeed|accelerate|df -h|free |journalctl|systemctl|ls -l|echo )",
     r"SocketImpl\(fd=\d+, addr=\[(?P<host>[A-Za-z][\w.-]*)\]:\d+",
     r"\*\*\* (?:JOB|STEP) [\d.+]+ ON (?P<host>[\w.-]+) CANCELLED",
     r"Local node IP: (?P<host>[\w.:-]+)",
@@ -195,12 +197,31 @@ HOSTS: tuple[str, ...] = (
     r"^(?:HOSTNAME|hostname|SLURMD_NODENAME)[=:] ?(?P<host>[A-Za-z][\w.-]*)$",
     r"^Node: +(?P<host>[\w.-]+)/\d",
 )
-"""Where a log says on which machine it was written: prompts, c10d's own address, Ray, Slurm, kubectl describe."""
+"""Where a log says on which machine it was written: c10d's own address, Ray, Slurm, kubectl describe."""
+
+_COMMANDS = (
+    r"python|torchrun|vllm|srun|nvidia-smi|docker|kubectl|ray |dmesg|cat |tail |NCCL_|CUDA_|uptime|bash |export |mpirun|"
+    r"deepspeed|accelerate|df -h|free |journalctl|systemctl|ls -l|echo |grep |ssh |head |ip (?:-br|a)|ss -|ps aux|ulimit"
+)
+PLACES: tuple[str, ...] = (
+    rf"[$#] (?:sudo )?(?:{_COMMANDS})",
+    r":~\$ |:~# |:~/[\w./-]{0,60}[$#] ",
+    r"^Name: {6,}[a-z0-9]",
+)
+"""Prompts and descriptions that tell where the following lines come from; `places.place_of` reads them."""
+
+STATUS = r"echo .{0,40}\$\?"
+"""A shell is asked for the exit status, which stands alone on the next line."""
+
+JOB_ENDS = r"\*\*\* JOB (?P<job>\d+) ON \S+ CANCELLED AT"
+"""Slurm's word on the end of a job: what another job writes into the same file is another run."""
 
 RUN_STARTS: tuple[str, ...] = (
     r"vLLM API server version",
     r"server_args=ServerArgs",
     r"Running dynamo serve with",
+    r"torch[/.]distributed[/.]run(?:\.py:\d+\] |: ?)\*{10}|\[runner\.py:\d+:main\] cmd = |^Sender: LSF System",
+    r"The following values were not passed to `accelerate launch`|INFO:__main__:\*{10}|WARNING:__main__:\*{10}",
     r"[$#] .{0,200}?(?:torchrun |vllm serve|python3? -m (?:vllm|sglang|torch\.distributed|dynamo)|accelerate launch|deepspeed |mpirun |trtllm-serve)",
 )
 """Where another run begins in the same file."""

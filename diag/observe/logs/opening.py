@@ -254,7 +254,8 @@ def _zstd_error() -> type[Exception]:
 
 
 def _is_binary(head: bytes) -> bool:
-    """A crash may leave a few NUL bytes in a log; a program or an image is full of them."""
+    """A crash may leave a few NUL bytes in a log, cutting it while it is written many at its start; programs are full of them."""
+    head = head.lstrip(b"\0") or head
     return len(head) - len(head.translate(None, _STRANGE)) > max(8, len(head) // 50)
 
 

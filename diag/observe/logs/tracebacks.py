@@ -19,7 +19,7 @@ _TYPE_LIKE = re.compile(
 )
 _HEADER = "Traceback (most recent call last)"
 _LIBRARY = re.compile(
-    r"site-packages|dist-packages|/lib/python3|lib64/python3|<frozen|<string>|/opt/conda/|importlib"
+    r"\.pyx$|/bin/[\w.-]+$|site-packages|dist-packages|/lib/python3|lib64/python3|<frozen|<string>|/opt/conda/|importlib"
 )
 
 
@@ -93,6 +93,30 @@ def read_traceback(lines: list[str]) -> Traceback | None:
             continue  # another writer's line without a head
         waiting_for_source = False
     return None
+
+
+def read_headless(before: list[str], line: str) -> Traceback | None:
+    """Read a traceback whose header was cut off: `line` is its last line, `before` are the lines above (raw).
+
+    None where the lines right above are no frames. `end` is 0: the position of `line` itself.
+    """
+    first = parse_head(clean(line))
+    found = _END.match(first.text.strip())
+    if not found or found["message"] is None or not _TYPE_LIKE.match(found["type"]):
+        return None
+    frames: list[tuple[str, int, str]] = []
+    for raw in reversed(before):
+        head = parse_head(clean(raw))
+        if not _same_writer(first, head):
+            continue
+        frame = _FRAME.match(head.text)
+        if frame:
+            frames.insert(0, (frame["file"], int(frame["line"]), (frame["function"] or "").strip()))
+        elif head.text[:1] not in " \t^~" or _HEADER in head.text:
+            break
+    if not frames:
+        return None
+    return Traceback(found["type"], found["message"], tuple(frames), first, 0, phase_of_frames(frames))
 
 
 def _same_writer(first: Head, head: Head) -> bool:

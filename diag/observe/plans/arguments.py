@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from diag.model.launch import Setting
 from diag.observe.plans.build import build_service, value_of
@@ -11,6 +12,7 @@ from diag.observe.plans.interface import Insertion, PlacedService, PlacedSetting
 from diag.observe.plans.programs import Program, find_program, kind_of
 from diag.observe.plans.shell_words import Command, Word
 from diag.observe.plans.values import as_int, long_name
+from diag.observe.plans.wrappers import settings_of_wrappers
 
 TRAINERS = {
     # option of the launcher -> the name it has here; only options before the script belong to the launcher
@@ -71,14 +73,16 @@ def service_of_command(
     program, first = found
     arguments = command.words[first:]
     unknown: list[str] = []
+    flags: dict[str, tuple[int, int]] = {}
     if program.framework in TRAINERS:
         options = dict(_launcher_options(arguments, program, path))
     else:
-        options = dict(_engine_options(arguments, program, path, unknown))
+        options = dict(_engine_options(arguments, program, path, unknown, flags))
+    options.update(settings_of_wrappers(command.words[:first], path))
     for key, setting in (extra or {}).items():
         options.setdefault(key, setting)
     env = {
-        key: PlacedSetting(word.text, path, word.line, key, word.start, word.end, "shell")
+        key: PlacedSetting(word.text, path, word.line, key, word.start, word.end, word.style)
         for key, word in command.env.items()
     }
     last = command.words[-1]
@@ -101,9 +105,31 @@ def service_of_command(
         line=command.line,
         insertion=insertion,
         program=program.name,
-        notes=notes,
+        notes={**(notes or {}), **_notes_of(command, arguments, program)},
         unknown=tuple(unknown),
+        flags=flags,
     )
+
+
+_MORE = re.compile(r"\$(?:\{?[A-Za-z_]\w*(?:\[[@*]\])?\}?|\(.*\))\Z", re.DOTALL)
+
+
+def _notes_of(command: Command, arguments: Sequence[Word], program: Program) -> dict[str, str]:
+    """In which branch of its script a command stands, and whether words that nobody can know may hold more options."""
+    notes = (
+        {"branch": ",".join(f"{block}.{index}" for block, index in command.branch)} if command.branch else {}
+    )
+    positional = 0
+    for before, word in zip([None, *arguments], arguments, strict=False):
+        if not _MORE.match(word.text):
+            continue
+        positional += 1
+        value_of_option = before is not None and re.match(r"--?[A-Za-z][^=]*\Z", before.text)
+        if not value_of_option and (
+            positional > 1 or not program.positional_model or "ARG" in word.text.upper()
+        ):
+            notes["open"] = "true"
+    return notes
 
 
 def _name(program: Program, options: Mapping[str, Setting]) -> str:
@@ -112,12 +138,17 @@ def _name(program: Program, options: Mapping[str, Setting]) -> str:
 
 
 def _engine_options(
-    words: Sequence[Word], program: Program, path: str, unknown: list[str]
+    words: Sequence[Word], program: Program, path: str, unknown: list[str], flags: dict[str, tuple[int, int]]
 ) -> Iterator[tuple[str, Setting]]:
     index, positional = 0, 0
     while index < len(words):
         word = words[index]
         index += 1
+        if re.match(
+            r"\s+--[A-Za-z]", word.text
+        ):  # `\ --model`: a backslash whose line end YAML has folded away
+            unknown.append(word.text)
+            word = replace(word, text=word.text.lstrip())
         if not re.match(r"--?[A-Za-z]", word.text):
             if program.positional_model and positional == 0 and word.text and word.text != "\\":
                 yield "model", _place(word, word.text, path, "model")
@@ -128,6 +159,8 @@ def _engine_options(
         kind, full = kind_of(program.tables, raw) if program.tables else (None, raw.replace("_", "-"))
         if kind is None and program.tables and "$" not in flag and "{" not in flag:
             unknown.append(flag)
+        if word.start >= 0:
+            flags[flag] = (word.start, word.end)
         key = long_name(full)
         if equals:
             yield key, _place(word, inline, path, flag, inline=True)
@@ -150,8 +183,8 @@ def _values(words: Sequence[Word], index: int, kind: str | None) -> tuple[int, o
         return (1, following == "true") if following in ("true", "false") else (0, True)
     values = []
     for word in words[index:]:
-        if re.match(r"--?[A-Za-z]", word.text) and not word.quoted:
-            break
+        if re.match(r"--?[A-Za-z]", word.text) and not (word.quoted and word.style == "shell"):
+            break  # quotes of a YAML list say nothing, those of a shell may make a value of it
         values.append(word.text)
         if kind != "list":
             break

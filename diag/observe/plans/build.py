@@ -38,6 +38,7 @@ def build_service(
     program: str = "",
     notes: Mapping[str, str] | None = None,
     unknown: tuple[str, ...] = (),
+    flags: Mapping[str, tuple[int, int]] | None = None,
 ) -> PlacedService:
     """A service from its options by long name. Sizes the options do not tell stay None."""
     model = value_of(options, *MODEL_OPTIONS)
@@ -64,6 +65,7 @@ def build_service(
         program=program,
         notes=dict(notes or {}),
         unknown_options=unknown,
+        flags=dict(flags or {}),
     )
 
 

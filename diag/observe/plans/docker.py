@@ -46,6 +46,7 @@ class Container:
     notes: dict[str, str] = field(default_factory=dict)
     gpus: int | None = None
     detached: bool = False
+    cures: dict[str, tuple[tuple[int, int, str], ...]] = field(default_factory=dict)
 
 
 def container_of(words: Sequence[Word]) -> Container | None:
@@ -63,6 +64,10 @@ def container_of(words: Sequence[Word]) -> Container | None:
         return None
     index = next(i for i in range(start, len(words)) if words[i].text == "run") + 1
     found = Container("", [], notes={"docker": "true", "shm": "64m", "capabilities": ""})
+    run = words[index - 1]
+    if run.end >= 0:
+        found.cures["shm-too-small"] = ((run.end, run.end, " --ipc=host"),)
+        found.cures["ulimit-memlock"] = ((run.end, run.end, " --ulimit memlock=-1"),)
     entry: Word | None = None
     inner: list[Word] = []
     while index < len(words):
@@ -110,15 +115,12 @@ def _take(found: Container, flag: str, value: str, word: Word) -> None:
             else None
         )
         notes["gpus"] = value
-    elif flag == "--shm-size":
-        notes["shm"] = value
-        notes["shm.line"] = str(word.line)
+    elif flag in ("--shm-size", "--ulimit"):
+        _limit(found, flag, value, word)
     elif flag == "--ipc" and value == "host":
         notes["shm"] = "unlimited"
     elif flag in ("--network", "--net") and value == "host":
         notes["hostNetwork"] = "true"
-    elif flag == "--ulimit":
-        notes[f"ulimit.{value.split('=', maxsplit=1)[0]}"] = value.partition("=")[2]
     elif flag == "--privileged":
         notes["privileged"] = "true"
     elif flag == "--cap-add":
@@ -129,3 +131,20 @@ def _take(found: Container, flag: str, value: str, word: Word) -> None:
         notes["rdma"] = "true"
     elif flag in ("-v", "--volume", "--mount") and "/dev/shm" in value:
         notes["shm"] = "unlimited"
+
+
+def _limit(found: Container, flag: str, value: str, word: Word) -> None:
+    """Shared memory and locked memory: the size, and the word to change where it is too small."""
+    joined = word.text.startswith(flag)
+    placed = word.start >= 0 and word.style == "shell"
+    if flag == "--shm-size":
+        found.notes["shm"] = value
+        found.notes["shm.line"] = str(word.line)
+        if placed:
+            found.cures["shm-too-small"] = ((word.start, word.end, "--shm-size=16g" if joined else "16g"),)
+        return
+    name, _, limit = value.partition("=")
+    found.notes[f"ulimit.{name}"] = limit
+    if name == "memlock" and placed:
+        new = "--ulimit=memlock=-1" if joined else "memlock=-1"
+        found.cures["ulimit-memlock"] = ((word.start, word.end, new),)

@@ -42,7 +42,54 @@ def set_option(service: PlacedService, name: str, value: Any, text: str) -> Spli
             setting.end,
             _scalar(value, setting.style, text[setting.start : setting.end], setting.key),
         )
+    if name in service.spots:
+        return _insert(service.spots[name], name.rsplit(".", 1)[-1], value, service, text)
     return None if service.insertion is None else _insert(service.insertion, name, value, service, text)
+
+
+def rename_option(service: PlacedService, written: str, name: str, text: str) -> Splice | None:
+    """Write an option's right name where the wrong one stands, with dashes or underscores as it was."""
+    place = service.flags.get(written)
+    if place is None:
+        return None
+    dashes = written[: len(written) - len(written.lstrip("-"))]
+    underscores = "_" in written and "-" not in written.lstrip("-")
+    right = dashes + (name.replace("-", "_") if underscores else name)
+    old = text[place[0] : place[1]]
+    return Splice(place[0], place[1], old.replace(written, right, 1)) if written in old else None
+
+
+def remove_option(service: PlacedService, written: str, text: str) -> Splice | None:
+    """Take an option and its value out, with the line or the list items they stand on alone."""
+    place = service.flags.get(written)
+    if place is None:
+        return None
+    start, end = place
+    for setting in service.options.values():
+        if setting.key == written and isinstance(setting, PlacedSetting) and setting.start >= start:
+            end = max(end, setting.end)
+    line = text.rfind("\n", 0, start) + 1
+    after = text.find("\n", end)
+    after = len(text) if after < 0 else after + 1
+    before, rest = text[line:start].strip(), text[end:after].strip()
+    if before in ("", "-") and rest in ("", "\\"):
+        return Splice(line, after, "")
+    space = len(text[:start]) - len(text[:start].rstrip(" \t"))
+    return Splice(start - space, end, "")
+
+
+def rename_variable(service: PlacedService, name: str, right: str, text: str) -> Splice | None:
+    """Write a variable's right name before its value."""
+    setting = service.env.get(name)
+    if not isinstance(setting, PlacedSetting) or setting.start < 0:
+        return None
+    at = text.rfind(name, max(0, setting.start - 300), setting.start)
+    return None if at < 0 else Splice(at, at + len(name), right)
+
+
+def cure(service: PlacedService, name: str) -> list[Splice]:
+    """The changes of the text around a service's command that its reader has prepared."""
+    return [Splice(*change) for change in service.cures.get(name, ())]
 
 
 def set_value(setting: PlacedSetting, value: Any, text: str) -> Splice | None:

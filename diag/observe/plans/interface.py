@@ -62,5 +62,11 @@ class PlacedService(Service):
     unknown_options: tuple[str, ...] = ()
     requested_gpus: int | None = None
     """GPUs the container or scheduler grants per node, where it says so apart from the engine's own sizes."""
+    flags: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Options as written -> where the name stands."""
+    spots: dict[str, Insertion] = field(default_factory=dict)
+    """Options that do not go where the others go, by their long name."""
+    cures: dict[str, tuple[tuple[int, int, str], ...]] = field(default_factory=dict)
+    """Changes of the text around the command, by the fault they cure: (from, to, new text)."""
     notes: dict[str, str] = field(default_factory=dict)
     """Facts of the surrounding manifest: shm_bytes, hostNetwork, probes ... as plain text."""

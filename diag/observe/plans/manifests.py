@@ -9,7 +9,9 @@ from typing import Any
 
 from diag.model.launch import Setting
 from diag.observe.plans.arguments import service_of_command
+from diag.observe.plans.build import build_service
 from diag.observe.plans.interface import Insertion, PlacedService, PlacedSetting
+from diag.observe.plans.pod_edits import probe_settings, shm_changes
 from diag.observe.plans.shell_words import Command, Word, commands, expand
 from diag.observe.plans.values import as_int
 from diag.observe.plans.yaml_tree import Node, shell_text
@@ -38,6 +40,8 @@ class Pod:
     extra_env: Mapping[str, Word] = field(default_factory=dict)
     replicas_at: Node | None = None
     group: str = ""
+    bare: bool = False
+    """Containers that run nothing we know, but take GPUs, count too."""
 
 
 def services_of_pod(pod: Pod, text: str, path: str) -> Iterator[PlacedService]:
@@ -47,6 +51,9 @@ def services_of_pod(pod: Pod, text: str, path: str) -> Iterator[PlacedService]:
         for container in node.items if node is not None else []:
             if kind == "containers" or container.plain("restartPolicy") == "Always":
                 yield from services_of_container(container, pod, text, path)
+    runner = pod.spec.get("runner")
+    if runner is not None and runner.is_map:
+        yield from services_of_container(runner, pod, text, path)
 
 
 def services_of_container(container: Node, pod: Pod, text: str, path: str) -> Iterator[PlacedService]:
@@ -75,8 +82,10 @@ def services_of_container(container: Node, pod: Pod, text: str, path: str) -> It
         if version_of_image(image)
         else Setting(None)
     )
-    extra = {key: setting for key, setting in extra.items() if setting.value is not None}
+    probes, spots = probe_settings(container, path)
+    extra = {key: setting for key, setting in {**extra, **probes}.items() if setting.value is not None}
     found = [command for command in container_commands(container, text, env) if command.words]
+    known = False
     for command in found:
         service = service_of_command(
             command,
@@ -89,9 +98,31 @@ def services_of_container(container: Node, pod: Pod, text: str, path: str) -> It
             role=pod.role,
         )
         if service is not None:
+            known = True
             many = "" if pod.name else str(container.plain("name") or "")
             name = pod.name or many or service.name
-            yield replace(service, name=name, insertion=_insertion(container, service.insertion))
+            yield replace(
+                service,
+                name=name,
+                insertion=_insertion(container, service.insertion),
+                spots=spots,
+                cures={"shm-too-small": shm_changes(container, pod.spec)},
+            )
+    gpus = as_int(gpu.value) if gpu is not None else None
+    if not known and gpus and pod.bare:  # something we do not know, but it takes GPUs
+        yield build_service(
+            pod.name or str(container.plain("name") or "container"),
+            extra,
+            env={key: Setting(word.text, path, word.line, key) for key, word in env.items()},
+            role="other",
+            replicas=pod.replicas,
+            gpus=gpus,
+            nodes=pod.nodes,
+            path=path,
+            line=container.line,
+            program="container",
+            notes=notes,
+        )
 
 
 def _insertion(container: Node, insertion: Insertion | None) -> Insertion | None:
@@ -202,9 +233,11 @@ def script_commands(word: Word, text: str, env: Mapping[str, Word]) -> list[Comm
         raw_head if raw_head in ("|", ">", "'", '"') else "",
     )
     script, places = shell_text(node, text)
-    if node.style == '"':  # escapes shift every place: keep the lines, give up the offsets
+    if (
+        node.style == '"' and "\\" in text[word.start : word.end]
+    ):  # escapes shift every place: keep the lines, give up the offsets
         return [replace_line(command, word.line) for command in commands(word.text, env)]
-    return [_placed(command, places, text) for command in commands(script, env)]
+    return [place_command(command, places, text) for command in commands(script, env)]
 
 
 def replace_line(command: Command, line: int | None) -> Command:
@@ -217,7 +250,8 @@ def replace_line(command: Command, line: int | None) -> Command:
     )
 
 
-def _placed(command: Command, places: list[tuple[int, int]], text: str) -> Command:
+def place_command(command: Command, places: list[tuple[int, int]], text: str) -> Command:
+    """A command of an inner text with its places in the file."""
     words = []
     for word in command.words:
         if word.start < 0:
@@ -242,6 +276,7 @@ def container_notes(container: Node, pod: Pod, gpu: Node | None) -> dict[str, st
     notes: dict[str, str] = {
         "container": str(container.plain("name") or ""),
         "pod": pod.group or pod.name,
+        "pod.at": str(pod.spec.start),
         "kubernetes": "true",
     }
     shm = _shm(container, pod.spec)
@@ -270,6 +305,12 @@ def container_notes(container: Node, pod: Pod, gpu: Node | None) -> dict[str, st
         "rdma" in key or "efa" in key or key.endswith("/ib") for key in map(str, resources)
     ):
         notes["rdma"] = "true"
+    if (
+        gpu is None
+        and isinstance(resources, dict)
+        and any("." in str(key) and "/" in str(key) for key in resources)
+    ):
+        notes["accelerator"] = "other"
     if gpu is None and isinstance(resources, dict) and container.plain("resources", "claims"):
         notes["claims"] = "true"
     return notes

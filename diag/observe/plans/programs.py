@@ -52,11 +52,13 @@ _COMMANDS: dict[tuple[str, ...], Program] = {
     ("vllm", "serve"): Program("vllm", "vllm", ("vllm",), positional_model=True),
     ("sglang", "serve"): Program("sglang", "sglang", ("sglang",)),
     ("sglang-router", "launch"): Program("sglang-router", "sglang", role="router"),
-    ("trtllm-serve", "serve"): Program("trtllm-serve", "trtllm", positional_model=True),
-    ("trtllm-serve", "disaggregated"): Program("trtllm-serve disaggregated", "trtllm", role="router"),
+    ("trtllm-serve", "serve"): Program("trtllm-serve", "trtllm", ("trtllm-serve",), positional_model=True),
+    ("trtllm-serve", "disaggregated"): Program(
+        "trtllm-serve disaggregated", "trtllm", ("trtllm-serve disaggregated",), role="router"
+    ),
     ("trtllm-serve", "disaggregated_mpi_worker"): Program("trtllm-serve worker", "trtllm"),
-    ("trtllm-serve",): Program("trtllm-serve", "trtllm", positional_model=True),
-    ("trtllm-llmapi-launch",): Program("trtllm-serve", "trtllm", positional_model=True),
+    ("trtllm-serve",): Program("trtllm-serve", "trtllm", ("trtllm-serve",), positional_model=True),
+    ("trtllm-llmapi-launch",): Program("trtllm-serve", "trtllm", ("trtllm-serve",), positional_model=True),
     ("torchrun",): Program("torchrun", "torchrun", role="trainer"),
     ("accelerate", "launch"): Program("accelerate", "accelerate", role="trainer"),
     ("deepspeed",): Program("deepspeed", "deepspeed", role="trainer"),
@@ -72,8 +74,47 @@ HINT = re.compile(
 """Cheap test whether a text may start any of them."""
 
 
+TALKERS = (
+    # commands that may name a program in their arguments and do not start it
+    *(
+        "echo",
+        "printf",
+        "cat",
+        "grep",
+        "egrep",
+        "pgrep",
+        "pkill",
+        "killall",
+        "ps",
+        "which",
+        "sed",
+        "awk",
+        "test",
+    ),
+    *(
+        "[",
+        "[[",
+        "pip",
+        "pip3",
+        "apt-get",
+        "apt",
+        "curl",
+        "wget",
+        "git",
+        "cp",
+        "mv",
+        "tee",
+        "logger",
+        "case",
+        "for",
+    ),
+)
+
+
 def find_program(words: Sequence[Word]) -> tuple[Program, int] | None:
     """The first program in a command and the index of its first argument; wrappers before it are passed over."""
+    if words and words[0].text.rsplit("/", 1)[-1] in TALKERS:
+        return None
     for index, word in enumerate(words):
         base = word.text.rsplit("/", 1)[-1]
         if (
@@ -111,9 +152,10 @@ Options = dict[str, tuple[str, tuple[str, ...], str, str]]
 
 @cache
 def _data() -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(
-        files("diag.observe.plans").joinpath("data/options.json").read_text("utf-8")
-    )["programs"]
+    loaded: dict[str, Any] = {}
+    for name in ("options.json", "options_trtllm.json"):
+        text = files("diag.observe.plans").joinpath(f"data/{name}").read_text("utf-8")
+        loaded |= json.loads(text)["programs"]
     return loaded
 
 
@@ -151,7 +193,7 @@ def kind_of(tables: tuple[str, ...], name: str) -> tuple[str | None, str]:
     """
     options = options_of(tables)
     plain = name.replace("_", "-")
-    for candidate in (name, plain, plain.split(".", 1)[0]):
+    for candidate in (name, plain, plain.split(".", 1)[0], name.replace("-", "_")):
         if candidate in options:
             return ("value" if "." in plain and candidate != plain else options[candidate][0]), candidate
     if plain.startswith("no-") and plain[3:] in options:

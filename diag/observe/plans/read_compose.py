@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from diag.model.launch import LaunchPlan, Setting
 from diag.observe.plans.arguments import service_of_command
-from diag.observe.plans.interface import PlacedService, Reader
-from diag.observe.plans.manifests import IMAGE_PROGRAMS, open_shells, script_commands, version_of_image
+from diag.observe.plans.interface import PlacedService, PlacedSetting, Reader
+from diag.observe.plans.manifests import (
+    IMAGE_PROGRAMS,
+    open_shells,
+    place_command,
+    script_commands,
+    version_of_image,
+)
 from diag.observe.plans.shell_words import Command, Word, commands, expand
 from diag.observe.plans.values import as_int
-from diag.observe.plans.yaml_tree import Node, parse_documents
+from diag.observe.plans.yaml_tree import Node, parse_documents, shell_text
 
 _SNIFF = re.compile(r"^services\s*:\s*(?:#.*)?$", re.MULTILINE)
 
@@ -41,14 +48,21 @@ def read(text: str, path: str) -> LaunchPlan:
 def _service(name: str, node: Node, text: str, path: str) -> Iterator[PlacedService]:
     env = _env(node)
     image = str(node.plain("image") or "")
-    words = [*_words(node.get("entrypoint"), env), *_words(node.get("command"), env)]
+    words = [*_words(node.get("entrypoint"), env, text), *_words(node.get("command"), env, text)]
     if node.get("entrypoint") is None and (not words or words[0].text.startswith("-")):
         program = next((names for pattern, names in IMAGE_PROGRAMS if pattern.search(image)), None)
         words = [*(Word(part, line=node.line) for part in program or ()), *words]
     if not words:
         return
     version = version_of_image(image)
-    extra = {"engine.version": Setting(version, path, node.line, "image")} if version else {}
+    extra: dict[str, Setting] = {}
+    if version:
+        extra["engine.version"] = Setting(version, path, node.line, "image")
+    granted = _gpu_node(node)
+    if granted is not None:
+        extra["resources.gpu"] = PlacedSetting(
+            granted.value, path, granted.line, "deploy.resources.count", granted.start, granted.end
+        )
     replicas = as_int(node.plain("deploy", "replicas"))
     if (len(words) == 1 and " " in words[0].text) or (
         any(" " in word.text and not word.text.startswith(("{", "[")) for word in words[:1])
@@ -62,10 +76,10 @@ def _service(name: str, node: Node, text: str, path: str) -> Iterator[PlacedServ
             command, path, name=name, gpus=_gpus(node), notes=_notes(node), extra=extra, replicas=replicas
         )
         if service is not None:
-            yield service
+            yield replace(service, cures=_cures(node))
 
 
-def _words(node: Node | None, env: dict[str, Word]) -> list[Word]:
+def _words(node: Node | None, env: dict[str, Word], text: str) -> list[Word]:
     if node is None or node.value is None:
         return []
     if node.items:
@@ -76,11 +90,16 @@ def _words(node: Node | None, env: dict[str, Word]) -> list[Word]:
     if not isinstance(node.value, str):
         return []
     # A plain string is cut into words as a shell would; places stay right where it stands in one piece.
-    return [word for command in script_words(node, env) for word in command.words]
+    return [word for command in script_words(node, env, text) for word in command.words]
 
 
-def script_words(node: Node, env: dict[str, Word]) -> list[Command]:
+def script_words(node: Node, env: dict[str, Word], text: str) -> list[Command]:
     """A command string of a compose file, line ends folded to blanks."""
+    if node.style != '"' and node.start >= 0:
+        script, places = shell_text(node, text)
+        flat = re.sub(r"\\?\n", lambda match: " " * len(match.group()), script)
+        placed = [place_command(command, places, text) for command in commands(flat, env)]
+        return placed if re.search(r"&&|\||;", flat) else placed[:1]
     folded = re.sub(r"\\?\n", " ", node.raw)
     parsed = list(commands(folded, env))
     for command in parsed:
@@ -109,6 +128,16 @@ def _env(node: Node) -> dict[str, Word]:
     return found
 
 
+def _gpu_node(node: Node) -> Node | None:
+    """Where the count of GPUs stands."""
+    devices = node.get("deploy", "resources", "reservations", "devices")
+    for item in devices.items if devices is not None else []:
+        count = item.get("count")
+        if count is not None and as_int(count.value) is not None:
+            return count
+    return None
+
+
 def _gpus(node: Node) -> int | None:
     devices = node.get("deploy", "resources", "reservations", "devices")
     for item in devices.items if devices is not None else []:
@@ -120,6 +149,17 @@ def _gpus(node: Node) -> int | None:
             return as_int(count)
     count = node.plain("gpus")
     return as_int(count) if not isinstance(count, list) else None
+
+
+def _cures(node: Node) -> dict[str, tuple[tuple[int, int, str], ...]]:
+    """A larger /dev/shm: where the size stands, else as the service's first key."""
+    size = node.get("shm_size")
+    if size is not None and size.start >= 0:
+        return {"shm-too-small": ((size.start, size.end, "16g"),)}
+    if node.style != "block" or not node.keys:
+        return {}
+    first = min(node.keys.values(), key=lambda key: key.start)
+    return {"shm-too-small": ((first.start, first.start, f"shm_size: 16g\n{' ' * first.column}"),)}
 
 
 def _notes(node: Node) -> dict[str, str]:

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from diag.model.launch import LaunchPlan, Setting
 from diag.observe.plans.build import build_service
+from diag.observe.plans.config_maps import files_of_documents, with_files
 from diag.observe.plans.interface import PlacedService, PlacedSetting, Reader
 from diag.observe.plans.manifests import Pod, services_of_container
 from diag.observe.plans.read_kubernetes import services_of_object, unique_names
@@ -33,7 +34,8 @@ def read(text: str, path: str) -> LaunchPlan:
     services: list[PlacedService] = []
     problems: list[str] = []
     kind = "dgd-v1alpha1"
-    for document in parse_documents(text, path):
+    documents = parse_documents(text, path)
+    for document in documents:
         if not document.is_map:
             continue
         problems += document.doubled
@@ -43,6 +45,7 @@ def read(text: str, path: str) -> LaunchPlan:
         beta = document.get("spec", "components") is not None
         kind = "dgd-v1beta1" if beta else kind
         services += _components(document, text, path) if beta else _services(document, text, path, problems)
+    services = with_files(services, files_of_documents(documents), text, path)
     return LaunchPlan(kind, path, tuple(unique_names(services)), problems=tuple(problems))
 
 

@@ -128,6 +128,9 @@ def _service(
         insertion=_insertion(node, text),
         extent=_extent(root, name, text),
         program="dynamo serve",
+        flags={
+            key: (node.keys[key].start, node.keys[key].end) for key in node.keys if node.keys[key].start >= 0
+        },
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-from diag.model.launch import LaunchPlan, Setting
+from diag.model.launch import LaunchPlan
 from diag.observe.plans.build import build_service
+from diag.observe.plans.engine_files import settings_of_tree
 from diag.observe.plans.interface import Insertion, PlacedSetting, Reader
 from diag.observe.plans.programs import kind_of
-from diag.observe.plans.values import as_int, long_name
-from diag.observe.plans.yaml_tree import Node, parse_documents, to_plain
+from diag.observe.plans.values import as_int
+from diag.observe.plans.yaml_tree import Node, parse_documents
 
 _KEYS = re.compile(
     r"^(?:model|model[-_]path|tensor[-_]parallel[-_]size|tp[-_]size|tp|served[-_]model[-_]name|max[-_]model[-_]len|gpu[-_]memory[-_]utilization|mem[-_]fraction[-_]static|kv_cache_config|cuda_graph_config|moe_config|pipeline[-_]parallel[-_]size|moe_expert_parallel_size|max_batch_size|max_num_tokens|trust[-_]remote[-_]code|context_servers|generation_servers|kv-transfer-config|enforce-eager|quantization|dtype|max-num-seqs)\s*:",
@@ -35,16 +36,12 @@ def read(text: str, path: str) -> LaunchPlan:
     if root.get("context_servers") is not None or root.get("generation_servers") is not None:
         return _disaggregated(root, path)
     framework = _framework(root)
-    options: dict[str, Setting] = {}
-    unknown: list[str] = []
-    for key, node in root.pairs:
-        kind, full = (
-            kind_of((framework,), key) if framework in ("vllm", "sglang") else (None, key.replace("_", "-"))
-        )
-        if framework in ("vllm", "sglang") and kind is None:
-            unknown.append(key)
-        options[long_name(full)] = PlacedSetting(to_plain(node), path, node.line, key, node.start, node.end)
-    options |= _nested(root, path) if framework == "trtllm" else {}
+    options = settings_of_tree(root, framework, path)
+    unknown = (
+        [key for key, _ in root.pairs if kind_of((framework,), key)[0] is None]
+        if framework in ("vllm", "sglang", "trtllm")
+        else []
+    )
     insertion = (
         Insertion(text.rfind("\n", 0, root.end) + 1 if root.end < len(text) else len(text), "yaml-key")
         if root.style == "block" and text.endswith("\n")
@@ -60,6 +57,7 @@ def read(text: str, path: str) -> LaunchPlan:
         insertion=insertion,
         program=framework,
         unknown=tuple(unknown),
+        flags={key: (root.keys[key].start, root.keys[key].end) for key in root.keys},
         nodes=as_int(root.plain("nnodes")),
     )
     return LaunchPlan("engine-config", path, (service,), problems=tuple(root.doubled))
@@ -95,31 +93,13 @@ def _framework(root: Node) -> str:
     )
 
 
-def _nested(root: Node, path: str) -> dict[str, Setting]:
-    found: dict[str, Setting] = {}
-    for name, steps in (
-        ("free-gpu-memory-fraction", ("kv_cache_config", "free_gpu_memory_fraction")),
-        ("kv-cache-dtype", ("kv_cache_config", "dtype")),
-    ):
-        node = root.get(*steps)
-        if node is not None and node.value is not None:
-            found[name] = PlacedSetting(node.value, path, node.line, ".".join(steps), node.start, node.end)
-    return found
-
-
 def _disaggregated(root: Node, path: str) -> LaunchPlan:
     services = []
     for key, role in (("context_servers", "prefill"), ("generation_servers", "decode")):
         node = root.get(key)
         if node is None or not node.is_map:
             continue
-        options: dict[str, Setting] = {
-            long_name(name): PlacedSetting(
-                to_plain(child), path, child.line, f"{key}.{name}", child.start, child.end
-            )
-            for name, child in node.pairs
-        }
-        options.update(_nested(node, path))
+        options = settings_of_tree(node, "trtllm", path)
         model = root.get("model")
         if model is not None:
             options.setdefault(

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from diag.model.launch import LaunchPlan
+from diag.observe.plans.config_maps import files_of_documents, with_files
 from diag.observe.plans.interface import PlacedService, Reader
 from diag.observe.plans.manifests import Pod, services_of_pod
+from diag.observe.plans.ray_serve import services_of_serve_config
 from diag.observe.plans.values import as_int
 from diag.observe.plans.yaml_tree import Node, parse_documents
 
@@ -32,10 +34,11 @@ def read(text: str, path: str) -> LaunchPlan:
     """All pods of all documents as one plan."""
     services: list[PlacedService] = []
     problems: list[str] = []
-    for document in parse_documents(text, path):
-        for entry in _objects(document):
-            problems += entry.doubled
-            services += services_of_object(entry, text, path)
+    entries = [entry for document in parse_documents(text, path) for entry in _objects(document)]
+    for entry in entries:
+        problems += entry.doubled
+        services += services_of_object(entry, text, path)
+    services = with_files(services, files_of_documents(entries), text, path)
     return LaunchPlan(KIND, path, tuple(unique_names(services)), problems=tuple(problems))
 
 
@@ -58,14 +61,22 @@ def services_of_object(entry: Node, text: str, path: str) -> Iterator[PlacedServ
     pods = list(_pods(spec, name, ()))
     leader = entry.get("spec", "leaderWorkerTemplate", "leaderTemplate") is not None
     ray = ray_nodes(entry)
+    serve = entry.get("spec", "serveConfigV2")
+    if serve is not None and isinstance(serve.value, str):
+        yield from services_of_serve_config(serve, text, path)
+    engine_at_head = False
     for pod, trail in pods:
-        pod.group = name
+        pod.group, pod.bare = name, True
         if size:
             pod.nodes = size
         elif ray > 1 and "headGroupSpec" in trail:
             pod.nodes = ray
         for service in services_of_pod(pod, text, path):
-            if size and leader and "workerTemplate" in trail:
+            engine_at_head = engine_at_head or ("headGroupSpec" in trail and service.program != "container")
+            if ray and service.program == "container":
+                notes = {**service.notes, "ray": "head" if "headGroupSpec" in trail else "workers"}
+                yield replace(service, notes={**notes, "part": "worker"} if engine_at_head else notes)
+            elif size and leader and "workerTemplate" in trail:
                 yield replace(
                     service, name=f"{service.name} (worker)", notes={**service.notes, "part": "worker"}
                 )
@@ -97,8 +108,10 @@ def _pods(
                 replicas,
             )
         return
-    containers = node.get("containers")
-    if containers is not None and containers.items and containers.items[0].is_map:
+    containers, runner = node.get("containers"), node.get("runner")
+    if (containers is not None and containers.items and containers.items[0].is_map) or (
+        runner is not None and runner.is_map and runner.get("image") is not None
+    ):
         count = as_int(replicas.value) if replicas is not None else None
         yield Pod(name, node, count, replicas_at=replicas), trail
         return

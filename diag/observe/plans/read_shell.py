@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from diag.model.launch import LaunchPlan, Setting
 from diag.observe.plans.arguments import service_of_command
 from diag.observe.plans.docker import container_of
-from diag.observe.plans.interface import PlacedService, Reader
+from diag.observe.plans.interface import PlacedService, PlacedSetting, Reader
 from diag.observe.plans.manifests import open_shells, version_of_image
 from diag.observe.plans.programs import HINT
 from diag.observe.plans.read_kubernetes import unique_names
@@ -59,6 +60,7 @@ def _directives(text: str, path: str) -> Iterator[tuple[str, Setting]]:
         flag, value = match.groups()
         name = _LONG.get(flag, flag.lstrip("-"))
         line = text.count("\n", 0, match.start()) + 1
+        start, end = match.span(2)
         if name == "gres":
             count = re.search(r"gpu(?::[\w.-]+)*?:(\d+)\Z", value or "")
             if count:
@@ -71,7 +73,10 @@ def _directives(text: str, path: str) -> Iterator[tuple[str, Setting]]:
         elif name == "nodes":
             yield "slurm.nodes", Setting(as_int(str(value).split("-")[-1]), path, line, "#SBATCH --nodes")
         else:
-            yield f"slurm.{name}", Setting(value, path, line, f"#SBATCH --{name}")
+            yield (
+                f"slurm.{name}",
+                PlacedSetting(value, path, line, f"#SBATCH --{name}", start, end, "shell"),
+            )
 
 
 def services_of_shell_command(
@@ -94,7 +99,7 @@ def services_of_shell_command(
             }
             service = service_of_command(inner, path, gpus=container.gpus, notes=notes, extra=extra)
             if service is not None:
-                yield service
+                yield replace(service, cures=container.cures)
         return
     opened = (
         open_shells(command.words, "", command.env)

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from diag.observe.plans.shell_flow import Flow
+
 MAX_WORDS = 50_000
 MAX_EXPANSION = 20_000
 """Characters of one expanded word: a variable that doubles itself ends here."""
@@ -56,6 +58,8 @@ class Command:
     env: dict[str, Word] = field(default_factory=dict)
     line: int | None = None
     background: bool = False
+    branch: tuple[tuple[int, int], ...] = ()
+    """(block, alternative) of every `if` and `case` around it: two commands of one block's different alternatives never both run."""
 
 
 class _Lexer:
@@ -195,29 +199,50 @@ class _Lexer:
 
 def commands(text: str, env: Mapping[str, Word] | None = None) -> Iterator[Command]:
     """Every simple command of a script, in order, with what has been set so far."""
-    known: dict[str, Word] = dict(env or {})
-    arrays: dict[str, list[Word]] = {}
+    flow = Flow(dict(env or {}))
     words: list[Word] = []
+    joined = ""
     for count, token in enumerate(_Lexer(text).tokens()):
         if count > MAX_WORDS:
             return
-        if token.style == "operator":
-            if words:
-                yield from _finish(words, known, arrays, background=token.text == "&")
-            words = []
-        else:
+        if token.style != "operator":
             words.append(token)
+            continue
+        if words:
+            yield from _one(words, flow, joined, background=token.text == "&")
+        if token.text == ";;":
+            flow.alternative()
+        joined = token.text
+        words = []
     if words:
-        yield from _finish(words, known, arrays, background=False)
+        yield from _one(words, flow, joined, background=False)
 
 
-def _finish(
-    words: list[Word], known: dict[str, Word], arrays: dict[str, list[Word]], *, background: bool
-) -> Iterator[Command]:
+def _one(words: list[Word], flow: Flow, joined: str, *, background: bool) -> Iterator[Command]:
+    """One command's words: the flow's keywords are followed, the rest is a command or sets something."""
+    first = words[0].text if not words[0].quoted else ""
+    if first in ("if", "case", "for", "while", "until", "select"):
+        flow.enter(first)
+    elif first in ("else", "elif"):
+        flow.alternative(last=first == "else")
+    elif first in ("fi", "esac", "done"):
+        flow.leave()
+        return
+    before = dict(flow.known) if joined in ("&&", "||") else None
+    for command in _finish(words, flow, background=background):
+        command.branch = flow.branch
+        yield command
+    if before is not None:
+        flow.doubt(before)
+
+
+def _finish(words: list[Word], flow: Flow, *, background: bool) -> Iterator[Command]:
+    known, arrays = flow.known, flow.arrays
     while words and words[0].text in KEYWORDS:
         words = words[1:]
     if words and words[0].text in ("export", "declare", "readonly", "local", "typeset", "set", "env"):
         exported = words[0].text != "env"
+        flow.export([word.text for word in words])
         words = [
             word for index, word in enumerate(words) if index and not (exported and word.text.startswith("-"))
         ]
@@ -256,7 +281,8 @@ def _finish(
         return
     expanded = list(_expanded(words, {**known, **own}, arrays))
     if expanded:
-        yield Command(expanded, {**known, **own}, expanded[0].line or words[0].line, background)
+        inherited = {name: word for name, word in known.items() if flow.exports(name)}
+        yield Command(expanded, {**inherited, **own}, expanded[0].line or words[0].line, background)
 
 
 def _expanded(
@@ -289,6 +315,8 @@ def expand(text: str, known: Mapping[str, Word]) -> str:
         name = match.group(1) or match.group(4) or match.group(5)
         if name in known:
             return known[name].text
-        return match.group(3) if match.group(2) and match.group(3) is not None else match.group(0)
+        if match.group(2) and match.group(3) is not None:
+            return re.sub(r"\A(['\"])(.*)\1\Z", r"\2", match.group(3))  # ${RANK:-"0"} is 0
+        return match.group(0)
 
     return _VARIABLE.sub(value, text)[:MAX_EXPANSION] if "$" in text else text

@@ -18,6 +18,8 @@ CANONICAL: dict[str, str] = {
     "dp-size": "data-parallel-size",
     "ep": "expert-parallel-size",
     "ep-size": "expert-parallel-size",
+    "moe-expert-parallel-size": "expert-parallel-size",
+    "kv-cache-free-gpu-memory-fraction": "free-gpu-memory-fraction",
     "cp-size": "context-parallel-size",
     "dcp": "decode-context-parallel-size",
     "pcp": "prefill-context-parallel-size",

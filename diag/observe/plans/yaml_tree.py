@@ -248,9 +248,10 @@ def shell_text(node: Node, text: str) -> tuple[str, list[tuple[int, int]]]:
     raw = text[node.start : node.end]
     if node.style in ("|", ">"):
         return _block_text(raw, node.start, folded=node.style == ">")
+    flat = re.sub(r"\n(?![ \t]*\n)", " ", raw)  # lines of a plain or quoted scalar are folded into one
     if node.style in ("'", '"'):
-        return raw[1:-1], [(0, node.start + 1)]
-    return raw, [(0, node.start)]
+        return flat[1:-1].replace("''", "' ") if node.style == "'" else flat[1:-1], [(0, node.start + 1)]
+    return flat, [(0, node.start)]
 
 
 def _block_text(raw: str, start: int, *, folded: bool) -> tuple[str, list[tuple[int, int]]]:

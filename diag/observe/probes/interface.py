@@ -8,7 +8,7 @@ becomes an `unknown (timeout)` finding; one that dies becomes `unknown (crashed)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,8 @@ class Setup:
     deep: bool = False
     launch_since_s: float | None = None
     """Epoch seconds of the launch's start, if known: older kernel messages are history."""
+    models: Sequence[str] = ()
+    """Models that a given plan names."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,6 @@ GRACE_S = 2.0
 ROUND_S = 6
 """One round between processes of one node takes well under a second; gloo's own default is 30 min."""
 
-MEET_S = 10
-"""Between nodes, torch's start on the slowest of them included."""
-
 CUDA_CAUSES = (
     (r"[Ee]rror:? 802\b|system not yet initialized", "fabric-manager"),
     (r"[Ee]rror:? 803\b|system has unsupported display driver|driver mismatch", "driver-library-mismatch"),
@@ -93,30 +90,6 @@ def run_worker(setup: Setup, python: str, script: str, job: dict[str, Any]) -> d
             "reason": "tool-missing" if outcome.missing else reason,
             "message": said[-1][:300] if said else "",
         },
-    }
-
-
-def meet(setup: Setup, order: dict[str, Any]) -> dict[str, Any]:
-    """This node's rank of an all-reduce over several nodes; `order`: {address, port, rank, world}.
-
-    The answer: {right} where numbers came out, {absent} without torch, else {phase, message} of where it stopped.
-    """
-    python, why = find_interpreter(setup)
-    if python is None:
-        return {"absent": why}
-    answer = run_worker(setup, python, "meet.py", {**order, "round_s": MEET_S})
-    if answer["failed"] is not None:
-        return {"phase": "start", "message": answer["failed"]["message"] or answer["failed"]["reason"]}
-    rank = answer["ranks"][0]
-    told = next((event for event in rank["events"] if "right" in event), None)
-    if told is not None:
-        return {"right": told["right"], "torch": told["torch"]}
-    if import_failure([rank]) is not None:
-        return {"absent": f"{python} cannot import torch"}
-    error = rank["error"] or {}
-    return {
-        "phase": error.get("phase", rank["phase"]),
-        "message": error.get("message", "no end before the deadline"),
     }
 
 

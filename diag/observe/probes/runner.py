@@ -206,7 +206,7 @@ def write_setup(setup: Setup) -> bytes:
     return json.dumps(
         {
             "root": setup.root.path, "env": dict(setup.env), "python": setup.python, "deep": setup.deep,
-            "launch_since_s": setup.launch_since_s,
+            "launch_since_s": setup.launch_since_s, "models": list(setup.models),
         }
     ).encode()  # fmt: skip
 

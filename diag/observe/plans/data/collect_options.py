@@ -1,6 +1,7 @@
 """Collects the options of engines from the Python sources inside their wheels, and writes `options.json`.
 
 Usage: python collect_options.py FOLDER_OF_WHEELS
+       python collect_options.py --trtllm FOLDER   (checkouts named TensorRT-LLM-VERSION; writes options_trtllm.json)
 Needs wheels of vllm, sglang and ai-dynamo (`pip download --no-deps vllm==0.19.0`); nothing in them is imported or
 run, their sources are parsed. Every option carries its kind and the first and last of the versions that have it.
 """
@@ -26,6 +27,11 @@ FILES = {
     "dynamo.router": r"dynamo/(router/(args|__main__)|common/configuration/groups/\w+)\.py$",
     "dynamo.mocker": r"dynamo/(mocker/(args|main)|common/configuration/groups/\w+)\.py$",
 }
+TRTLLM_FILES = {
+    "trtllm-serve": r".*tensorrt_llm/commands/serve\.py$",
+    "trtllm": r".*tensorrt_llm/llmapi/(llm_args|disagg_utils)\.py$",
+}
+TRTLLM_CLASSES = ("BaseLlmArgs", "TorchLlmArgs", "TrtLlmArgs", "DisaggServerConfig", "CtxGenServerConfig")
 ENV_FILES = {"vllm": r"vllm/envs\.py$", "sglang": r"sglang/srt/environ\.py$"}
 FLAGS = ("store_true", "store_false", "store_const", "help", "version", "count")
 
@@ -35,8 +41,21 @@ def version_key(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
+def _version(wheel: Path) -> str:
+    return (
+        wheel.name.removeprefix("TensorRT-LLM-").removeprefix("v")
+        if wheel.is_dir()
+        else wheel.name.split("-")[1]
+    )
+
+
 def sources(wheel: Path, pattern: str) -> Iterator[ast.Module]:
-    """The parsed files of a wheel whose names match."""
+    """The parsed files of a wheel, or of a folder, whose names match."""
+    if wheel.is_dir():
+        for path in sorted(wheel.rglob("*.py")):
+            if re.match(pattern, str(path)):
+                yield ast.parse(path.read_text("utf-8", "replace"))
+        return
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
             if re.match(pattern, name) and "/tests/" not in name:
@@ -59,9 +78,14 @@ def options_of(wheel: Path, pattern: str) -> dict[str, tuple[str, list[str]]]:
                             kind,
                             [each.lstrip("-") for each in names if not each.startswith("--")],
                         )
-            elif isinstance(node, ast.ClassDef) and node.name in ("FrontendArgs", "BaseFrontendArgs"):
+            elif isinstance(node, ast.ClassDef) and node.name in (
+                "FrontendArgs",
+                "BaseFrontendArgs",
+                *TRTLLM_CLASSES,
+            ):
                 for name, kind in _annotated(node):
-                    found.setdefault(name.replace("_", "-"), (kind, []))
+                    own = name if node.name in TRTLLM_CLASSES else name.replace("_", "-")
+                    found.setdefault(own, (kind, []))
     return found
 
 
@@ -88,7 +112,9 @@ def _flag_names(node: ast.Call) -> list[str]:
         if isinstance(node.func, ast.Name)
         else ""
     )
-    if not name.startswith("add_") or "arg" not in name:
+    if name != "option" and (
+        not name.startswith("add_") or "arg" not in name
+    ):  # click's decorator, argparse's call
         return []
     values = [
         argument.value
@@ -114,6 +140,8 @@ def _kind(node: ast.Call, fields: dict[str, str]) -> str:
         text = ast.unparse(keyword.value)
         if keyword.arg == "action":
             return "flag" if text.strip("'\"") in FLAGS or "Boolean" in text or "True" in text else "value"
+        if keyword.arg == "is_flag" and text == "True":
+            return "flag"
         if keyword.arg == "nargs":
             return "optional" if "?" in text else "list" if text.strip("'\"") in ("+", "*") else "value"
         if keyword.arg is None:
@@ -139,38 +167,37 @@ def variables_of(wheel: Path, pattern: str) -> set[str]:
     return found
 
 
-def collect(folder: Path) -> dict[str, dict[str, object]]:
-    """Everything, over all wheels in the folder."""
+def collect(folder: Path, files: dict[str, str]) -> dict[str, dict[str, object]]:
+    """Everything, over all wheels (or checkouts) in the folder."""
     programs: dict[str, dict[str, object]] = {}
-    for program, pattern in FILES.items():
+    for program, pattern in files.items():
         package = "ai_dynamo" if program.startswith("dynamo") else program
-        wheels = sorted(
-            folder.glob(f"{package}-*.whl"), key=lambda wheel: version_key(wheel.name.split("-")[1])
-        )
+        names = "TensorRT-LLM-*" if program.startswith("trtllm") else f"{package}-*.whl"
+        wheels = sorted(folder.glob(names), key=lambda wheel: version_key(_version(wheel)))
         merged: dict[str, list[object]] = {}
         variables: dict[str, list[str]] = {}
         for wheel in wheels:
-            version = wheel.name.split("-")[1]
+            version = _version(wheel)
             for name, (kind, short) in options_of(wheel, pattern).items():
                 first = merged[name][2] if name in merged else version
                 merged[name] = [kind, sorted(set(short)), first, version]
             for variable in variables_of(wheel, ENV_FILES[program]) if program in ENV_FILES else ():
                 variables[variable] = [variables[variable][0] if variable in variables else version, version]
         programs[program] = {
-            "versions": [wheel.name.split("-")[1] for wheel in wheels],
+            "versions": [_version(wheel) for wheel in wheels],
             "options": dict(sorted(merged.items())),
             "variables": dict(sorted(variables.items())),
         }
     return programs
 
 
-def main(folder: str) -> None:
-    """Write `options.json` beside this script, one option a line."""
-    target = Path(__file__).with_name("options.json")
+def main(folder: str, files: dict[str, str], name: str) -> None:
+    """Write the file beside this script, one option a line."""
+    target = Path(__file__).with_name(name)
     text = json.dumps(
         {
             "about": "name: [kind, short names, first version, last version]; made by collect_options.py from the wheels",
-            "programs": collect(Path(folder)),
+            "programs": collect(Path(folder), files),
         },
         indent=1,
     )
@@ -187,6 +214,9 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python collect_options.py FOLDER_OF_WHEELS")
-    main(sys.argv[1])
+    if len(sys.argv) == 3 and sys.argv[1] == "--trtllm":
+        main(sys.argv[2], TRTLLM_FILES, "options_trtllm.json")
+    elif len(sys.argv) == 2:
+        main(sys.argv[1], FILES, "options.json")
+    else:
+        sys.exit("usage: python collect_options.py [--trtllm] FOLDER")

@@ -1,0 +1,85 @@
+"""Where a pod's manifest takes what its containers lack: a /dev/shm of memory, a more patient probe."""
+
+from __future__ import annotations
+
+from diag.model.launch import Setting
+from diag.observe.plans.interface import Insertion, PlacedSetting
+from diag.observe.plans.yaml_tree import Node
+
+Change = tuple[int, int, str]
+PROBES = ("livenessProbe", "startupProbe")
+SIZE = "16Gi"
+NAME = "dshm"
+
+
+def shm_changes(container: Node, spec: Node) -> tuple[Change, ...]:
+    """A memory-backed volume at /dev/shm, or a larger limit where one is mounted; empty where the shape does not allow it."""
+    mounts, volumes = container.get("volumeMounts"), spec.get("volumes")
+    mounted = next(
+        (
+            item.plain("name")
+            for item in (mounts.items if mounts is not None else [])
+            if str(item.plain("mountPath") or "").rstrip("/") == "/dev/shm"
+        ),
+        None,
+    )
+    if mounted is not None:
+        for item in volumes.items if volumes is not None else []:
+            limit = item.get("emptyDir", "sizeLimit")
+            if item.plain("name") == mounted and limit is not None and limit.start >= 0:
+                return ((limit.start, limit.end, SIZE),)
+        return ()
+    have = next(
+        (
+            str(item.plain("name"))
+            for item in (volumes.items if volumes is not None else [])
+            if item.plain("emptyDir", "medium") == "Memory"
+        ),
+        None,
+    )
+    first = _into(container, "volumeMounts", ["mountPath: /dev/shm", f"name: {have or NAME}"])
+    second = (
+        ()
+        if have
+        else _into(
+            spec, "volumes", [f"name: {NAME}", "emptyDir:", "  medium: Memory", f"  sizeLimit: {SIZE}"]
+        )
+    )
+    return (*first, *second) if first and (have or second) else ()
+
+
+def _into(node: Node, key: str, lines: list[str]) -> tuple[Change, ...]:
+    """A further item of the list `key`, or the list with this item as the mapping's last key."""
+    found = node.get(key)
+    if found is not None and found.items and found.style == "block" and found.start >= 0:
+        indent = " " * found.column
+        body = f"\n{indent}  ".join(lines)
+        return ((found.start, found.start, f"- {body}\n{indent}"),)
+    if found is not None or node.style != "block" or not node.keys:
+        return ()
+    first = min(node.keys.values(), key=lambda each: each.start)
+    if first.start < 0:
+        return ()
+    indent = " " * first.column
+    body = f"\n{indent}    ".join(lines)
+    return ((first.start, first.start, f"{key}:\n{indent}  - {body}\n{indent}"),)
+
+
+def probe_settings(container: Node, path: str) -> tuple[dict[str, Setting], dict[str, Insertion]]:
+    """(failureThreshold of each probe that sets it, the place for one that does not)."""
+    options: dict[str, Setting] = {}
+    spots: dict[str, Insertion] = {}
+    for probe in PROBES:
+        node = container.get(probe)
+        if node is None or not node.is_map or not node.keys:
+            continue
+        name = f"{probe}.failureThreshold"
+        threshold = node.get("failureThreshold")
+        if threshold is not None:
+            options[name] = PlacedSetting(
+                threshold.value, path, threshold.line, name, threshold.start, threshold.end
+            )
+        elif node.style == "block":
+            first = min(node.keys.values(), key=lambda key: key.start)
+            spots[name] = Insertion(first.start - first.column, "yaml-key", first.column)
+    return options, spots
