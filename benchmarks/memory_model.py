@@ -109,9 +109,39 @@ def within(found: list[Row], which: str, limit: float) -> tuple[int, int]:
     return sum(abs(error) <= limit for error in errors), len(errors)
 
 
-def main(path: str) -> None:
+def as_markdown(found: list[Row]) -> str:
+    """The same as a Markdown table, predicted against printed."""
+    lines = [
+        "| start-up | weights GiB | error | KV cache GiB | error | KV tokens | error | verdict | outcome |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in found:
+        cells = [row.label]
+        for which, printed, predicted in (
+            ("weights", row.weights_gib, (row.estimate.weights_bytes_per_gpu or 0) / GIB),
+            ("cache", row.cache_gib, (row.estimate.kv_cache_bytes_per_gpu or 0) / GIB),
+            ("tokens", row.tokens, row.estimate.kv_cache_tokens or 0),
+        ):
+            error = row.error(which)
+            if error is None:
+                cells += ["-", "-"]
+            else:
+                shown = f"{predicted:,}" if which == "tokens" else f"{predicted:.2f}"
+                cells += [f"{shown} ({printed:,})", f"{error:+.1%}"]
+        cells += [
+            "fits" if row.estimate.fits else row.estimate.stage or "not known",
+            row.outcome.split(";")[0],
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(path: str, *, markdown: bool = False) -> None:
     """Print the table and the three aims."""
     found = list(rows(path))
+    if markdown:
+        print(as_markdown(found))
+        return
     print(f"{'row':6}{'start-up':64}{'weights GiB':>22}{'KV GiB':>22}{'KV tokens':>30}  verdict")
     for row in found:
         cells = []
@@ -149,5 +179,5 @@ def main(path: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) < 2:
-        sys.exit("usage: python benchmarks/memory_model.py TRUTH.yaml")
-    main(sys.argv[1])
+        sys.exit("usage: python benchmarks/memory_model.py TRUTH.yaml [--markdown]")
+    main(sys.argv[1], markdown="--markdown" in sys.argv[2:])

@@ -1,6 +1,6 @@
 """Runs `diag check` over a folder of real launch plans and lists what it says against them.
 
-Usage: PYTHONPATH=. python benchmarks/plan_corpus.py FOLDER [--quiet] [--limit N]
+Usage: PYTHONPATH=. python benchmarks/plan_corpus.py FOLDER [--quiet] [--sample N]
 
 The plans are other people's (recipes, examples) and stay outside the repository. Each is judged on hardware that its
 path or node selector names, otherwise on nodes of 8 H200. Such plans work, so every complaint
@@ -10,6 +10,7 @@ has to be judged by hand: a false one is a bug of ours.
 from __future__ import annotations
 
 import argparse
+import random
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -90,9 +91,12 @@ def judge(path: Path, folder: Path) -> Judged:
     return Judged(path, plan, hardware, findings=check_plans([plan], hardware))
 
 
-def corpus(folder: Path, limit: int | None = None) -> Iterator[Judged]:
-    """Every file of a folder, judged."""
-    for path in files_of(folder)[:limit]:
+def corpus(folder: Path, sample: int | None = None) -> Iterator[Judged]:
+    """Every file of a folder, or some drawn at random with a fixed seed, judged."""
+    paths = files_of(folder)
+    if sample is not None and sample < len(paths):
+        paths = sorted(random.Random(1).sample(paths, sample))
+    for path in paths:
         yield judge(path, folder)
 
 
@@ -100,14 +104,14 @@ def main() -> None:
     """Print the complaints, then how many files were read as what."""
     parser = argparse.ArgumentParser(description="check a folder of real launch plans")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--limit", type=int)
+    parser.add_argument("--sample", type=int, help="so many files, drawn at random with a fixed seed")
     parser.add_argument("--quiet", action="store_true", help="counts only")
     options = parser.parse_args()
     kinds: Counter[str] = Counter()
     errors: Counter[str] = Counter()
     causes: Counter[str] = Counter()
     accused = services = empty = 0
-    for one in corpus(options.folder, options.limit):
+    for one in corpus(options.folder, options.sample):
         if one.plan is None:
             errors[one.error.code or "?" if one.error is not None else "?"] += 1
             continue

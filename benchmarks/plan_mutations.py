@@ -1,6 +1,6 @@
 """Breaks real launch plans in ways that people do, and counts how many of the faults `diag check` finds.
 
-Usage: PYTHONPATH=. python benchmarks/plan_mutations.py FOLDER [--show MUTATION] [--limit N]
+Usage: PYTHONPATH=.:benchmarks python benchmarks/plan_mutations.py FOLDER [--show] [--only MUTATION] [--sample N]
 
 Each mutation edits a plan's text with expressions of its own (it does not use diag's readers to find the place), keeps to
 plans that were accused of nothing before, and counts as found if a failure or warning of a fitting cause is new. Where a
@@ -19,15 +19,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from plan_corpus import WRONG, corpus
+from plan_text import ELSEWHERE, TP, billions, in_command, launches, one_service, plain_lines, width
 
 from diag.diagnose.plans import check_plans, parse_gpus
-from diag.diagnose.plans.models import size_of_name
 from diag.model.launch import Hardware
 from diag.observe.plans import read_plan_text
 from diag.system import UserError
 
-TP = r"(--?(?:tensor[-_]parallel[-_]size|tp[-_]size|tp)(?:[= ]+[\"']?|[\"']?,?[ \t]*\n\s*-\s*[\"']?|[\"']\s*,\s*[\"']))(\d+)\b"
-"""A tensor-parallel size on a command line: as words, with `=`, or as two items of a YAML list."""
 MEMORY = ("gpu-oom-weights", "gpu-oom-kv-cache", "gpu-oom-runtime")
 COUNT = ("gpu-count-exceeded", "launcher-layout", "ray-resources-pending")
 
@@ -50,32 +48,6 @@ class Mutation:
     causes: tuple[str, ...]
 
 
-def plain_lines(text: str) -> str:
-    """The text with comment lines blanked, places kept, so that nothing is broken inside a comment."""
-    return re.sub(r"(?m)^\s*#(?!SBATCH|!).*$", lambda match: " " * len(match.group()), text)
-
-
-def one_service(text: str) -> bool:
-    """True where exactly one place sets a tensor-parallel size."""
-    return len(re.findall(TP, plain_lines(text))) == 1
-
-
-def billions(text: str) -> float:
-    """Parameters of the largest model that the text names, 0 if none says."""
-    names = re.findall(r"[\w.-]+/[\w.-]*\d+(?:\.\d+)?[bB][\w.-]*", plain_lines(text))
-    return max(
-        (size / 1e9 for name in names if (size := size_of_name(name.lower().split("/")[-1]))), default=0.0
-    )
-
-
-def width(text: str) -> float:
-    """Bytes of a weight, by the names' own words."""
-    lowered = text.lower()
-    if re.search(r"fp4|int4|awq|gptq|w4a16|4bit|kimi-k2\.|gpt-oss", lowered):
-        return 0.55
-    return 1.0 if re.search(r"fp8|w8a8|int8|deepseek-(?:r1|v3)", lowered) else 2.0
-
-
 def drop_tp(text: str, hardware: Hardware) -> Iterator[Broken]:
     """Only where the model does not fit one GPU: the plan is put onto the smallest that still holds it split."""
     need = billions(text) * 1e9 * width(text)
@@ -91,7 +63,7 @@ def drop_tp(text: str, hardware: Hardware) -> Iterator[Broken]:
     )
     if need < 1.15 * (hardware.gpu_memory_bytes or 0):
         return
-    if re.search(r"pipeline.parallel|pp.size|data.parallel|--dp|extra.engine|--config|EXTRA|\$@", plain):
+    if re.search(r"pipeline.parallel|pp.size|data.parallel|--dp|EXTRA|\$@", plain) or not launches(text):
         return
     for match in re.finditer(TP, plain):
         cut = plain[match.start() : match.end()]
@@ -109,7 +81,7 @@ def drop_tp(text: str, hardware: Hardware) -> Iterator[Broken]:
 def tp_for_heads(text: str, hardware: Hardware) -> Iterator[Broken]:
     """7 divides no usual number of heads; granted GPUs are raised with it where they stand beside it."""
     for match in list(re.finditer(TP, plain_lines(text)))[:1]:
-        if int(match.group(2)) > 1:
+        if int(match.group(2)) > 1 and launches(text) and in_command(text, match):
             yield Broken(text[: match.start(2)] + "7" + text[match.end(2) :], hardware, match.group().strip())
 
 
@@ -118,20 +90,25 @@ def double_tp(text: str, hardware: Hardware) -> Iterator[Broken]:
     if re.search(r"nnodes|nodeCount|multinode|num.nodes|LeaderWorkerSet|ray|srun|mpirun", text):
         return
     for match in list(re.finditer(TP, plain_lines(text)))[:1]:
+        if not launches(text) or not in_command(text, match):
+            continue
         new = max(16, int(match.group(2)) * 2)
         yield Broken(text[: match.start(2)] + str(new) + text[match.end(2) :], hardware, f"TP {new}")
 
 
-def double_workers(text: str, hardware: Hardware) -> Iterator[Broken]:
-    """Twice the replicas on a cluster that is just large enough for the plan (see `measure`)."""
-    for match in re.finditer(r"(?m)^(\s*(?:replicas|workers)\s*:\s*[\"']?)(\d+)", plain_lines(text)):
-        block = text[match.end() : match.end() + 6000]
-        head = text[max(0, match.start() - 3000) : match.start()]
-        if int(match.group(2)) > 0 and re.search(r"gpu[\"']?\s*:\s*[\"']?[1-9]", block + head):
-            new = 10 * int(match.group(2))
-            yield Broken(
-                text[: match.start(2)] + str(new) + text[match.end(2) :], hardware, match.group().strip()
-            )
+def more_workers(text: str, hardware: Hardware) -> Iterator[Broken]:
+    """Ten times the replicas on a cluster that is just large enough for the plan (see `measure`)."""
+    plain = plain_lines(text)
+    pattern = r"(?m)^(\s*(?:replicas|workers)\s*:\s*[\"']?)([1-9]\d?)([\"']?\s*(?:#.*)?)$"
+    if (
+        re.search(pattern, plain)
+        and re.search(r"gpu[\"']?\s*:\s*[\"']?[1-9]", plain)
+        and not re.search("HorizontalPod|autoscal", plain)
+    ):
+        broken = re.sub(
+            pattern, lambda match: f"{match.group(1)}{10 * int(match.group(2))}{match.group(3)}", text
+        )
+        yield Broken(broken, hardware, "replicas x 10")
 
 
 def misspell(text: str, hardware: Hardware) -> Iterator[Broken]:
@@ -156,7 +133,7 @@ def shrink_gpu(text: str, hardware: Hardware) -> Iterator[Broken]:
     """Tesla T4s of 14.6 GiB, where the weights alone are twice what all ranks have together."""
     sizes = [int(size) for _, size in re.findall(TP, plain_lines(text))] or [1]
     ranks = max(sizes)
-    if re.search(r"data.parallel|--dp|pipeline|nnodes|nodeCount", text):
+    if re.search(r"data.parallel|--dp|pipeline|nnodes|nodeCount", text) or not launches(text):
         return
     if billions(text) * 1e9 * width(text) > 2.0 * ranks * 14.56 * (1 << 30) and len(set(sizes)) == 1:
         yield Broken(text, parse_gpus("8xT4"), "T4")
@@ -176,7 +153,12 @@ def fewer_gpus(text: str, hardware: Hardware) -> Iterator[Broken]:
 
 def remove_shm(text: str, hardware: Hardware) -> Iterator[Broken]:
     """The volume behind /dev/shm mounted elsewhere, or the container's shared memory left at its default."""
-    if not any(int(size) > 1 for _, size in re.findall(TP, plain_lines(text))) or "hostIPC" in text:
+    if (
+        not any(int(size) > 1 for _, size in re.findall(TP, plain_lines(text)))
+        or "hostIPC" in text
+        or re.search("LeaderWorkerSet|LWS_", text)
+        or ELSEWHERE.search(text)
+    ):
         return
     plain = plain_lines(text)
     if "/dev/shm" in plain and "mountPath" in plain and "DynamoGraphDeployment" not in text:
@@ -276,14 +258,14 @@ def nonsense_share(text: str, hardware: Hardware) -> Iterator[Broken]:
     match = re.search(
         r"(--(?:gpu-memory-utilization|mem-fraction-static)[= ,\"'\n-]+\s*[\"']?)(0?\.\d+)", plain_lines(text)
     )
-    if match:
+    if match and launches(text) and in_command(text, match):
         yield Broken(text[: match.start(2)] + "90" + text[match.end(2) :], hardware, match.group().strip())
 
 
 def too_many_ranks(text: str, hardware: Hardware) -> Iterator[Broken]:
     """Twice a node's GPUs as ranks of torchrun or accelerate."""
     match = re.search(r"(--nproc[-_]per[-_]node[= ])(\d+)\b", plain_lines(text))
-    if match and int(match.group(2)) > 1:
+    if match and int(match.group(2)) > 1 and "@cpu" not in text and "neuron" not in text.lower():
         yield Broken(text[: match.start(2)] + "32" + text[match.end(2) :], hardware, match.group())
 
 
@@ -299,7 +281,7 @@ MUTATIONS = (
     Mutation("drop TP", drop_tp, (*MEMORY, "tp-mismatch-disagg", "launcher-layout")),
     Mutation("TP 7", tp_for_heads, ("tp-not-divisible", "tp-mismatch-disagg", *COUNT)),
     Mutation("double TP", double_tp, (*COUNT, "tp-not-divisible")),
-    Mutation("ten times the workers", double_workers, COUNT),
+    Mutation("ten times the workers", more_workers, COUNT),
     Mutation("misspell an option", misspell, ("invalid-launch-argument",)),
     Mutation("shrink the GPU", shrink_gpu, MEMORY),
     Mutation("grant one GPU", fewer_gpus, COUNT),
@@ -322,10 +304,10 @@ def causes_of(text: str, path: str, hardware: Hardware) -> Counter[str]:
     )
 
 
-def measure(folder: Path, limit: int | None, show: bool, only: str | None) -> dict[str, tuple[int, int]]:
+def measure(folder: Path, sample: int | None, show: bool, only: str | None) -> dict[str, tuple[int, int]]:
     """(found, made) of every mutation."""
     tally: dict[str, list[bool]] = defaultdict(list)
-    for one in corpus(folder, limit):
+    for one in corpus(folder, sample):
         if one.plan is None or one.hardware is None or not one.plan.services or one.complaints:
             continue
         text = one.path.read_text("utf-8", "replace")
@@ -337,7 +319,7 @@ def measure(folder: Path, limit: int | None, show: bool, only: str | None) -> di
             if only is not None and mutation.name != only:
                 continue
             hardware = one.hardware
-            if mutation.make is double_workers:
+            if mutation.make is more_workers:
                 hardware = replace(hardware, nodes=max(1, -(-gpus // (hardware.gpus_per_node or 8))))
             before = causes_of(text, str(one.path), hardware)
             if sum(before.values()):
@@ -362,11 +344,11 @@ def main() -> None:
     """Print found and made for every mutation, and the share of all."""
     parser = argparse.ArgumentParser(description="break real launch plans and count what is found")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--limit", type=int)
+    parser.add_argument("--sample", type=int, help="so many files, drawn at random with a fixed seed")
     parser.add_argument("--show", action="store_true", help="name every miss")
     parser.add_argument("--only", help="one mutation's name")
     options = parser.parse_args()
-    result = measure(options.folder, options.limit, options.show, options.only)
+    result = measure(options.folder, options.sample, options.show, options.only)
     for mutation in MUTATIONS:
         found, made = result.get(mutation.name, (0, 0))
         print(

@@ -84,7 +84,12 @@ def write_stdout(text: str) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
+    """Write a file that only its owner can read, whole or not at all. Devices, pipes and links are written through."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        # renaming onto /dev/null as root would put a plain file in its place
+        with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+        return
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mkstemp: mode 0600
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:

@@ -58,10 +58,7 @@ class Candidate:
     def seen_standing(self) -> bool:
         """Carried by a process that was seen to stand still."""
         return any(
-            finding.probe == STACKS
-            for match in self.matches
-            for hit in match.hits
-            for finding in hit.findings
+            one.probe == STACKS for match in self.matches for hit in match.hits for one in hit.findings
         )
 
     @property

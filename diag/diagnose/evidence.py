@@ -113,6 +113,8 @@ class FileEvidence:
         A failure counts as survived only through its own writer's later life, or a lot of anybody's; a warning
         through any later start or a few signs of life. What comes after the next death proves nothing.
         """
+        if self._ends_well_after(one):
+            return True
         fatal = one.kind in ("dead", "exception") or any(
             mark.order == one.order or mark.fields.get("begin_line", mark.order) <= one.order <= mark.order
             for mark in (*self.dead, *self.exceptions)
@@ -129,8 +131,16 @@ class FileEvidence:
         if not fatal:
             return any(map(_is_start, later)) or len(own) >= (FEW if death is None else SOME)
         if death is None:
-            return any(map(_is_start, own)) or len(own) >= FEW
+            went_on = [
+                mark for mark in own if "exit status" not in mark.text
+            ]  # any command's, not this one's
+            return any(map(_is_start, went_on)) or len(own) >= FEW
         return len(own) >= MANY
+
+    def _ends_well_after(self, one: Observation) -> bool:
+        """True if the whole launch came to its end after `one`, and nothing died since: a retry, another attempt."""
+        last = max((mark.order for mark in self.dead), default=0)
+        return any(_is_end(mark) and mark.order > max(last, one.order) for mark in self.alive)
 
     def _advances(self, one: Observation, least: int, death: int | None) -> bool:
         """True if the launch reached a phase at least `least` beyond all that it had reached at `one`."""
@@ -170,16 +180,20 @@ STARTS = (
     "Uvicorn running",
     "init engine (profile",
     "exit status 0",
-    "metrics *****",
-    "raining complete",
-    "TrainOutput(",
-    "completed successfully",
+    "exit status: 0",
 )
-"""Words of lines that say that the launch came up, or came to its end."""
+"""Words of lines that say that the launch came up, or that a command ended well."""
+
+FINISHED = ("metrics *****", "raining complete", "raining finished", "TrainOutput(", "completed successfully")
+"""Words of lines that say that the whole launch came to its end."""
 
 
 def _is_start(mark: Observation) -> bool:
-    return any(words in mark.text for words in STARTS)
+    return any(words in mark.text for words in STARTS) or _is_end(mark)
+
+
+def _is_end(mark: Observation) -> bool:
+    return any(words in mark.text for words in FINISHED)
 
 
 @dataclass(slots=True)

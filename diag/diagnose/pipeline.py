@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diag
+from diag.diagnose.asides import run_notes, total_bytes
 from diag.diagnose.engine import diagnose
 from diag.diagnose.evidence import Evidence, prepare
 from diag.diagnose.facts import add_probe_facts, flatten, nested_facts
@@ -83,7 +84,7 @@ def explain(
 
 def gather(paths: Sequence[str], base: Base, on_progress: Progress | None = None) -> Given:
     """Read everything below the paths and sort it by kind."""
-    total = _total(paths)
+    total = total_bytes(paths)
     done = 0
 
     def count(size: int) -> None:
@@ -356,7 +357,7 @@ def conclude(
         gaps=gaps,
         inputs=inputs,
         unexplained=open_question,
-        notes=(*notes, *_run_notes(evidence)),
+        notes=(*notes, *run_notes(evidence)),
         exit_code=code,
     )
 
@@ -383,30 +384,7 @@ def judge(
     return Verdict.OK, 0
 
 
-def _run_notes(evidence: Evidence) -> list[str]:
-    return [
-        f"{item.reading.name} holds {item.other_runs + 1} runs; judged: lines {item.first_line} to "
-        f"{item.last_line if item.last_line < 1 << 59 else item.reading.lines}"
-        + (f"; {item.earlier_failed} earlier failed" if item.earlier_failed else "")
-        for item in evidence.files
-        if item.other_runs
-    ]
-
-
 def _log_gaps(reading: LogReading) -> tuple[Gap, ...]:
     gaps = [Gap(one.name, one.why) for one in reading.skipped]
     gaps += [Gap(one.name, one.problem, "copy the file again") for one in reading.files if one.problem]
     return tuple(gaps)
-
-
-def _total(paths: Sequence[str]) -> int | None:
-    total = 0
-    for path in paths:
-        place = Path(path)
-        if path == "-" or not place.exists() or path.endswith((".gz", ".zst", ".tgz", ".tar")):
-            return None
-        if place.is_file():
-            total += place.stat().st_size
-        else:
-            total += sum(one.stat().st_size for one in place.rglob("*") if one.is_file())
-    return total

@@ -44,6 +44,7 @@ def get_stuck():
     if how == "other": dist.broadcast(torch.ones(4), 0)
     if how == "recv": dist.recv(torch.ones(4), (culprit + 1) % world)
 
+open(f"{fifo}.imported{rank}", "w").close()
 if how == "late" and rank == culprit:
     time.sleep(1000)
 dist.init_process_group("gloo")
@@ -100,10 +101,17 @@ class Job:
         """In order of ranks."""
         return [one.pid for one in self.ranks]
 
-    def wait_until_running(self, ranks: int, seconds: float = 90.0) -> None:
+    def wait_until_running(self, ranks: int, seconds: float = 240.0) -> None:
         """Until so many ranks have passed the rendezvous and the first steps."""
         until = time.monotonic() + seconds
         while len(list(self.folder.glob("*.ready*"))) < ranks:
+            assert time.monotonic() < until, "the job did not start"
+            time.sleep(0.1)
+
+    def wait_until_imported(self, seconds: float = 240.0) -> None:
+        """Until every rank has loaded torch and stands before the rendezvous or in it."""
+        until = time.monotonic() + seconds
+        while len(list(self.folder.glob("*.imported*"))) < self.world:
             assert time.monotonic() < until, "the job did not start"
             time.sleep(0.1)
 
@@ -131,7 +139,8 @@ def running(folder: Path, how: str, culprit: int, world: int = 3) -> Iterator[Jo
         if how != "late":
             job.wait_until_running(world)
         else:
-            time.sleep(12.0)
+            job.wait_until_imported()
+            time.sleep(8.0)
         time.sleep(2.0)
         yield job
     finally:

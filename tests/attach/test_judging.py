@@ -224,3 +224,63 @@ def test_what_the_gpus_do(utilization: int, power: int, words: str) -> None:
 
     assert words in one.summary
     assert judge_gpus({"hardware": {"gpu.inventory": {"gpus": []}}}) == []
+
+
+def test_who_waits_for_the_lock_of_a_stopped_builder_is_its_victim() -> None:
+    lock = ["acquire (filelock/_core/_lock.py:195)", "compile (torch/_inductor/codecache.py:1)"]
+    builds = ["communicate (python3.11/subprocess.py:1196)", "compile (torch/_inductor/cpp_builder.py:696)"]
+    found = judge_processes([look(0, builds, state="T"), look(1, lock)], "node-1")
+
+    assert [one.data["kind"] for one in found] == ["stopped", "waits"]
+    (one,) = [one for one in judge_jobs(found) if one.probe == "attach.verdict"]
+    assert one.data["rank"] == 0
+
+
+def test_a_lock_that_nobody_living_holds_is_the_cause() -> None:
+    (one,) = judge_processes([look(0, ["wait (torch/utils/file_baton.py:49)"], world=1)], "node-1")
+
+    assert (one.data["kind"], one.data["stuck"], one.data["site"]) == ("stuck", "true", "build-lock")
+
+
+@pytest.mark.parametrize(
+    ("title", "rank"),
+    [
+        ("VLLM::Worker_TP3", 3),
+        ("VLLM::Worker_PP1_TP0", None),
+        ("sglang::scheduler_TP2", 2),
+        ("VLLM::EngineCore", None),
+    ],
+)
+def test_titles_that_tell_a_rank(title: str, rank: int | None) -> None:
+    seen = look(0, WAITS) | {"who": f"{title} (pid 7)", "rank": None}
+    (one,) = judge_processes([seen], "node-1")
+
+    assert one.data.get("rank") == rank
+
+
+def test_a_wait_that_spins_is_a_wait() -> None:
+    """NCCL's and shared memory's waits burn a CPU: time on the CPU is no sign of progress there, waking up again and again is."""
+    spins = look(0, WAITS, still=0.0)
+    for seen, cpu_s in zip(spins["samples"], (1.0, 6.9), strict=True):
+        seen["main_cpu_s"] = cpu_s
+    spins["samples"][1]["at"] = 6.0
+    (one,) = judge_processes([spins], "node-1")
+    assert (one.data["kind"], one.data["still_s"]) == ("waits", 6.0)
+
+    works = look(0, WORKS, still=0.0)
+    works["samples"][1]["main_cpu_s"] = 6.9
+    (one,) = judge_processes([works], "node-1")
+    assert one.data["kind"] == "busy"
+
+
+def test_who_is_kept_waiting_for_a_processor_is_not_stuck() -> None:
+    """On a crowded node a thread that would run may not have run for seconds."""
+    (one,) = judge_processes([look(0, WORKS, state="R", still=9.0)], "node-1")
+
+    assert one.data["kind"] == "busy"
+
+
+def test_a_slow_disk_is_not_a_dead_one() -> None:
+    (one,) = judge_processes([look(0, WORKS, state="D", still=1.5)], "node-1")
+
+    assert one.data["kind"] == "pause"

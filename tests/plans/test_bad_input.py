@@ -42,14 +42,14 @@ BOMB = (
 def test_bad_yaml_is_said_in_one_located_sentence(text: str, code: str, tmp_path: Path) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(text, "utf-8")
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(UserError) as caught:
         read_plan(str(path))
 
     assert caught.value.code in code.split()
     assert caught.value.where.startswith(str(path))
     assert "\n" not in str(caught.value)
-    assert time.monotonic() - begin < 10
+    assert time.process_time() - begin < 10
 
 
 def test_a_template_is_located() -> None:

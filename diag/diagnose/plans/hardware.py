@@ -74,6 +74,7 @@ def _squeeze(name: str) -> str:
     return re.sub(r"[^A-Z0-9]", "", re.sub(r"NVIDIA|TESLA|GEFORCE|AMD|INSTINCT", "", name.upper()))
 
 
+@cache
 def gpu_spec(name: str | None, memory_bytes: int | None = None) -> GpuSpec | None:
     """The product that `name` (`Tesla T4`, `NVIDIA A100-SXM4-40GB`, `H100`) means; None if it is not known."""
     if not name:

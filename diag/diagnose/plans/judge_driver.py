@@ -61,15 +61,15 @@ def judge_length(case: Case) -> Iterator[Finding]:
         )
 
 
-_LITERAL = re.compile(r"(?<![\[\w])(?:[0-9a-fA-F]{1,4}:){2,}[0-9a-fA-F:]*\Z")
+_LITERAL = re.compile(r"[0-9a-fA-F]*:[0-9a-fA-F:.]*:[0-9a-fA-F.]*\Z")
 
 
 def judge_literals(case: Case) -> Iterator[Finding]:
     """An IPv6 address before a port without its brackets: nobody can tell where the port begins."""
     for service in case.services:
-        for name in ("dist-init-addr", "rdzv-endpoint", "master-addr", "nccl-init-addr", "main-process-ip"):
+        for name in ("dist-init-addr", "rdzv-endpoint", "nccl-init-addr"):
             setting = setting_of(service, name)
-            if setting is None or name in ("master-addr", "main-process-ip"):
+            if setting is None:
                 continue
             text = str(setting.value).removeprefix("tcp://")
             if _LITERAL.match(text):

@@ -61,7 +61,7 @@ def judge_count(case: Case) -> Iterator[Finding]:
     if nodes is None and case.plan.nodes is None and (several or not case.plan.kind.startswith(ONE_NODE)):
         return
     all_there = there * (nodes or case.plan.nodes or 1)
-    if total <= all_there or _shares_devices(rows):
+    if total <= all_there or (case.plan.kind.startswith(ONE_NODE) and _shares_devices(rows)):
         return
     sums = " + ".join(f"{service.name} {replicas} × {gpus}" for service, replicas, gpus in rows)
     first = max(rows, key=lambda row: row[1] * row[2])[0]

@@ -21,6 +21,9 @@ TABLES = {
     "dynamo.vllm": ("vllm", "dynamo.vllm"),
     "dynamo.sglang": ("sglang", "dynamo.sglang"),
     "dynamo.trtllm": ("dynamo.trtllm",),
+    "dynamo.frontend": ("dynamo.frontend",),
+    "dynamo.router": ("dynamo.router",),
+    "dynamo.mocker": ("dynamo.mocker",),
     "trtllm-serve": ("trtllm-serve",),
     "trtllm": ("trtllm",),
 }

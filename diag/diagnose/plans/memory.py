@@ -17,7 +17,7 @@ from typing import Any
 from diag.diagnose.plans.engine_defaults import sglang_share, vllm_sizes
 from diag.diagnose.plans.hardware import GIB, GpuSpec, spec_of
 from diag.diagnose.plans.model_facts import ModelFacts
-from diag.diagnose.plans.settings import boolean, engine_of, integer, number, text_of
+from diag.diagnose.plans.settings import attention_tp_of, boolean, engine_of, integer, number, text_of
 from diag.diagnose.plans.weights import draft_per_gpu, kv_element_bytes, weights_per_gpu
 from diag.model.launch import Hardware, Service
 from diag.observe.plans.values import as_bytes
@@ -320,9 +320,11 @@ class _Run:
         if model.kv_lora_rank:
             layer = (model.kv_lora_rank + model.rope_head) * size + 2 * model.index_head
             return layer * math.ceil(model.attention_layers / self.pp)
-        layer = 2 * max(1, model.kv_heads // self.tp) * model.head_size * size
+        layer = 2 * max(1, model.kv_heads // attention_tp_of(self.service)) * model.head_size * size
         if model.full_kv_elements and model.kv_heads:  # Gemma 4: fewer, wider heads where attention is full
-            self.full_layer = max(2 * model.head_size, model.full_kv_elements // self.tp) * size
+            self.full_layer = (
+                max(2 * model.head_size, model.full_kv_elements // attention_tp_of(self.service)) * size
+            )
         layers = math.ceil(model.attention_layers / self.pp)
         sliding = math.ceil(model.sliding_layers / self.pp)
         if not length or (not sliding and not model.state_layers):

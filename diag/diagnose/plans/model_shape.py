@@ -123,6 +123,14 @@ class Shape:
         """(query and output, keys and values, replicated) of one layer."""
         config, hidden, heads = self.config, self.hidden, self.heads
         rank = first_number(config, "kv_lora_rank")
+        out_rank = first_number(config, "o_lora_rank")
+        if (
+            out_rank and not rank
+        ):  # DeepSeek-V4: both ends of the attention behind small ranks, one shared key
+            q_rank, groups = first_number(config, "q_lora_rank"), first_number(config, "o_groups", default=1)
+            width = heads * self.head
+            split = q_rank * width + width * out_rank + groups * out_rank * hidden
+            return float(split), 0.0, float(hidden * (q_rank + self.head))
         if not rank:
             gate = 3.0 if config.get("attn_output_gate") or self.family.startswith(GATED_ATTENTION) else 2.0
             return gate * hidden * heads * self.head, 2.0 * hidden * self.kv_heads * self.head, 0.0

@@ -78,6 +78,16 @@ def tp_of(service: Service) -> int:
     return max(1, service.tensor_parallel_size or 1)
 
 
+def attention_tp_of(service: Service) -> int:
+    """Over how many ranks attention is split: with data-parallel attention only the ranks of one replica of it."""
+    tp = tp_of(service)
+    if service.framework == "sglang" and boolean(service, "enable-dp-attention"):
+        return max(1, tp // max(1, service.data_parallel_size or 1))
+    if service.framework == "trtllm" and boolean(service, "enable-attention-dp"):
+        return 1
+    return tp
+
+
 def pp_of(service: Service) -> int:
     """The pipeline-parallel size, 1 where the plan leaves the default."""
     return max(1, service.pipeline_parallel_size or 1)

@@ -10,7 +10,16 @@ from dataclasses import replace
 from diag.diagnose.plans.hardware import GIB
 from diag.diagnose.plans.model_facts import ModelFacts
 from diag.diagnose.plans.models import facts_of_model, quantization_of_name
-from diag.diagnose.plans.settings import boolean, engine_of, number, pp_of, setting_of, text_of, tp_of
+from diag.diagnose.plans.settings import (
+    attention_tp_of,
+    boolean,
+    engine_of,
+    number,
+    pp_of,
+    setting_of,
+    text_of,
+    tp_of,
+)
 from diag.model.launch import Service
 
 SCALES = 2.5
@@ -104,29 +113,28 @@ def weights_per_gpu(service: Service, model: ModelFacts) -> int | None:
     only_experts = method in ("mxfp4", "experts_int8") or model.plain == ("attention", "dense")
     attention = element if only_experts or "attention" in model.plain else linear
     other = element if only_experts or "dense" in model.plain else linear
+    if model.family == "deepseek_v4" and only_experts:
+        attention = other = 1.0  # its files keep FP4 experts beside FP8 for the rest
     experts = (
         counts["experts"]
         * linear
         * (MXFP4_PADDING.get(tp, 1.138) if method == "mxfp4" and model.family == "gpt_oss" else 1)
     )
     embedding = counts["embedding"] * (linear if method == "gguf" else element)
-    kv_copies = max(1.0, tp / model.kv_heads) if model.kv_heads else 1.0
-    split = (
-        embedding
-        + counts["attention_q"] * attention
-        + counts["dense"] * other
-        + counts.get("absorbed", 0.0) * 2
-    )
+    alone = attention_tp_of(service)
+    kv_copies = max(1.0, alone / model.kv_heads) if model.kv_heads else 1.0
+    own = counts["attention_q"] * attention + counts.get("absorbed", 0.0) * 2
+    own += counts["attention_kv"] * attention * min(kv_copies, alone)
+    # With data-parallel attention whole heads stand on fewer ranks, and the table of the vocabulary (half of the
+    # embedding's elements, the other half is the head) on each of them.
+    table = 1.0 if alone == tp else (1 + tp) / 2
+    split = embedding * table + counts["dense"] * other + own * tp / alone
     vision = counts.get("vision", 0.0) * element
     everywhere = (
         model.family in VISION_ON_EVERY_RANK and method is None
     )  # quantized files go through a class that splits it
     split += 0.0 if everywhere else vision
-    per_stage = (
-        (split + counts["attention_kv"] * attention * min(kv_copies, tp)) / tp
-        + experts / expert_ranks(service)
-        + counts["replicated"] * element
-    )
+    per_stage = split / tp + experts / expert_ranks(service) + counts["replicated"] * element
     per_stage += vision if everywhere else 0.0
     if pp > 1 and model.layers:
         # The fullest stage: layers rounded up, and the embedding or the head on the first or last.

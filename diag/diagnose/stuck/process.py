@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from diag.diagnose.stuck.sites import Site, own_place, phase_of, site_of
@@ -33,7 +34,38 @@ def judge_processes(processes: Sequence[Look], host: str) -> list[Finding]:
         if look.get("samples"):
             found.append(_finding(look, host))
             found += _connections(look, host)
-    return found
+    return _with_lock_owners(found)
+
+
+def _with_lock_owners(findings: list[Finding]) -> list[Finding]:
+    """Who waits for a build's lock waits for its owner, if a process of the same job builds or stands still elsewhere."""
+    held = {
+        one.data["job"]
+        for one in findings
+        if one.probe == PROBE and (one.data["kind"] in ("stopped", "blocked", "gil") or _builds(one))
+    }
+    return [
+        replace(one, status=Status.OK, data={**one.data, "kind": "waits", "stuck": "false"})
+        if one.data.get("site") == "build-lock"
+        and one.data.get("kind") == "stuck"
+        and one.data["job"] in held
+        else one
+        for one in findings
+    ]
+
+
+def _builds(one: Finding) -> bool:
+    return one.data["kind"] == "busy" and one.data.get("site") == "compile"
+
+
+_SOLE_RANK = re.compile(r"(?:VLLM::Worker|sglang::scheduler)_TP(\d+)(?:_EP\d+)? ")
+"""Titles that give a rank by themselves: with pipeline or data parallel parts in them they give a coordinate only."""
+
+
+def _rank(look: Look) -> int | None:
+    told = _SOLE_RANK.match(f"{look['who']} ")
+    rank = look.get("rank")
+    return int(told[1]) if rank is None and told else rank
 
 
 def _finding(look: Look, host: str) -> Finding:
@@ -50,7 +82,7 @@ def _finding(look: Look, host: str) -> Finding:
     if not frames and stacks.get("reason") and what in ("waits", "stuck", "unknown"):
         status = Status.UNKNOWN
     data = {
-        "pid": look["pid"], "rank": look.get("rank"), "host": host, "process": look["who"], "role": look["role"],
+        "pid": look["pid"], "rank": _rank(look), "host": host, "process": look["who"], "role": look["role"],
         "framework": look["framework"], "job": _job(look), "world_size": _number(look, "WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"),
         "local_world_size": _number(look, "LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"),
         "local_rank": _number(look, "LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"),
@@ -83,7 +115,8 @@ def _kind(
     if look.get("cgroup", {}).get("frozen"):
         return "stopped", Status.WARN, "is frozen together with its control group (cgroup.freeze)"
     before = look["samples"][0]
-    if state == "D" and before["state"] == "D" and last.get("switches") == before.get("switches"):
+    asleep = state == before["state"] == "D" and last.get("switches") == before.get("switches")
+    if asleep and lasted >= STUCK_S:
         where = last.get("wchan") or "an unnamed place"
         text = f"is in uninterruptible sleep in the kernel ({where}): a disk, NFS, driver or child that does not return"
         return "blocked", Status.WARN, text + _at(frames)
@@ -127,6 +160,8 @@ def _moves(samples: Sequence[Mapping[str, Any]], site: Site | None, span: float)
     if any(_main_frames(one) != _main_frames(last) for one in samples if _main_frames(one)):
         return True
     waits = site is not None and site.kind == "waits"
+    if last["state"] == "R" and not waits:
+        return True  # it works, or would if somebody gave it a processor
     woke = (last["switches"] - first["switches"]) / span
     cpu = _difference(first, last, "main_cpu_s") / span
     if waits:

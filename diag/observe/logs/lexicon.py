@@ -139,7 +139,7 @@ ALIVE: tuple[str, ...] = (
     r"ll ranks finished|ob completed successfully|[Ff]inished successfully|succeeded in \d|completed successfully",
     r"Successfully (?:joined|connected|started|preempted|saved)|Saved checkpoint|saving checkpoint at iteration|checkpoint saved",
     r"iteration +\d+/ *\d+ \||(?:images|samples|examples)/s(?:ec)?\b\W{1,3}[1-9]|[1-9][\d.]* ?(?:images|samples|examples)/s(?:ec)?\b",
-    r"exits successfully|exited with code 0|exit code 0\b|state COMPLETED|COMPLETED \(exit code 0\)",
+    r"exits successfully|exited with code 0|exit code 0\b|\bexit status:? 0\b|state COMPLETED|COMPLETED \(exit code 0\)",
 )
 """Signs that the launch works: what went before did not stop it."""
 
@@ -338,6 +338,13 @@ FRAMES: tuple[tuple[Phase, tuple[str, ...]], ...] = (
             "inner_training_loop",
             "_inner_training_loop",
             "optimizer_step",
+            "update_policy",
+            "update_actor",
+            "_forward_micro_batch",
+            "compute_log_prob",
+            "train_batch",
+            "training_epoch",
+            "compute_loss",
         ),
     ),
     (

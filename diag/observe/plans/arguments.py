@@ -96,11 +96,7 @@ def service_of_command(
         framework=program.framework,
         replicas=replicas,
         gpus=gpus,
-        nodes=nodes
-        if nodes is not None
-        else as_int(value_of(options, "nnodes"))
-        if program.framework != "ray"
-        else None,
+        nodes=nodes if nodes is not None else _nodes(program, options),
         path=path,
         line=command.line,
         insertion=insertion,
@@ -130,6 +126,14 @@ def _notes_of(command: Command, arguments: Sequence[Word], program: Program) -> 
         ):
             notes["open"] = "true"
     return notes
+
+
+def _nodes(program: Program, options: Mapping[str, Setting]) -> int | None:
+    """Over how many nodes a command runs: as it says itself; TensorRT-LLM's ranks are started by srun."""
+    if program.framework == "ray":
+        return None
+    names = ("nnodes", "slurm.nodes") if program.framework == "trtllm" else ("nnodes",)
+    return as_int(value_of(options, *names))
 
 
 def _name(program: Program, options: Mapping[str, Setting]) -> str:

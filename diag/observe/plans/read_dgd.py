@@ -15,7 +15,7 @@ from diag.model.launch import LaunchPlan, Setting
 from diag.observe.plans.build import build_service
 from diag.observe.plans.config_maps import files_of_documents, with_files
 from diag.observe.plans.interface import PlacedService, PlacedSetting, Reader
-from diag.observe.plans.manifests import Pod, services_of_container
+from diag.observe.plans.manifests import Pod, gpu_node, services_of_container
 from diag.observe.plans.read_kubernetes import services_of_object, unique_names
 from diag.observe.plans.shell_words import Word
 from diag.observe.plans.values import as_int
@@ -129,10 +129,18 @@ def _of_component(
         role=pod.role or "other",
         framework="dynamo",
         replicas=pod.replicas,
+        gpus=_granted(container, pod),
+        nodes=pod.nodes,
         path=path,
         line=node.line,
         program="dynamo",
     )
+
+
+def _granted(container: Node | None, pod: Pod) -> int | None:
+    """GPUs of a component that runs something we do not know."""
+    node = pod.gpus or (gpu_node(container) if container is not None else None)
+    return as_int(node.value) if node is not None else None
 
 
 def _with(service: PlacedService, options: dict[str, Setting], node: Node) -> PlacedService:

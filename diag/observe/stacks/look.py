@@ -104,7 +104,7 @@ def sample(root: Root, process: Process, children: list[Process]) -> dict[str, A
     return {
         "at": time.monotonic(), "state": now.state, "threads": len(threads), "cpu_s": now.cpu_s,
         "main_cpu_s": _main_cpu(root, main), "still_s": _still(root, main),
-        "switches": sum(int(count) for count in re.findall(r"ctxt_switches:\s+(\d+)", status)),
+        "switches": int(_field(status, "voluntary_ctxt_switches") or 0),
         "wchan": (root.read(f"{main}/wchan") or "").strip().strip("0") or None,
         "kernel": re.findall(r"\] (\w+)\+", _guarded(root, f"{main}/stack") or "")[:6],
         "syscall": _syscall(root, main), "reads": _syscall_target(root, pid, main),
