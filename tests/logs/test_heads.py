@@ -49,6 +49,10 @@ CASES = [
         "gpt-oss-0 vllm (Worker_TP1 pid=271) ERROR 10-09 12:20:44 [x.py:597] boo",
         {"host": "gpt-oss-0", "rank": 1, "text": "boo"},
     ),
+    (
+        "(worker8, rank=8, pid=8908, ip=10.42.3.242) FileNotFoundError: x",
+        {"rank": 8, "pid": 8908, "host": "10.42.3.242", "text": "FileNotFoundError: x"},
+    ),
     ("[prterun-node7-8812@1,3]<stderr>: boo", {"rank": 3, "text": "boo"}),
     ("[NeMo E 2024-05-01 10:00:00 exp_manager:12] boo", {"level": "E", "text": "boo"}),
     ("2025-04-01 10:00:00,123 - pkg.mod - ERROR - boo", {"level": "ERROR", "text": "boo"}),

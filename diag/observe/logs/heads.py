@@ -47,6 +47,8 @@ _ROWS = tuple(
         rf"\[NeMo (?P<level>[IWE]) (?P<y>20\d\d)-(?P<mo>\d\d)-(?P<d>\d\d) {_TIME} [^\]]{{1,80}}\] ?",
         # srun -l
         r" {0,3}(?P<rank>\d{1,4}): (?=\S)",
+        # SkyPilot: (worker1, rank=1, pid=20498, ip=10.142.0.41)
+        r"\((?P<process>[\w.-]+), rank=(?P<rank>\d+), pid=(?P<pid>\d+)(?:, ip=(?P<host>[\w.:-]+))?\) ?",
         # Ray: (ClassName pid=1, ip=10.0.0.1)
         r"\((?P<process>[\w.:<> -]*?)\s*pid=(?P<pid>\d+)(?:, ip=(?P<host>[\w.:-]+))?\) ?",
         # vLLM: (Worker_TP0_EP0 pid=1) (VllmWorker rank=3 pid=1) (VllmWorker TP1 pid=1)
