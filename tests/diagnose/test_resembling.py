@@ -57,10 +57,21 @@ def test_every_form_says_that_it_is_a_guess(form: str, tmp_path: Path) -> None:
 
 def test_figures_and_paths_do_not_count() -> None:
     known = KnownMessages(
-        [("port-in-use", "port 8000 is taken by /usr/bin/a"), ("disk-full", "volume is full")]
+        [
+            ("port-in-use", "the listening port 8000 was taken by process /usr/bin/a"),
+            ("disk-full", "the scratch volume of this node has no blocks left"),
+        ]
     )
 
-    assert known.nearest("port 31000 is taken by /srv/x/y") == pytest.approx((1.0, 0))
+    assert known.nearest("the listening port 31000 was taken by process /srv/x/y") == pytest.approx((1.0, 0))
+
+
+def test_messages_of_few_words_are_nobodys() -> None:
+    known = KnownMessages(
+        [("worker-died", "core dumped"), ("disk-full", "the scratch volume has no blocks left")]
+    )
+
+    assert known.nearest("core dumped") is None
 
 
 def test_the_wheel_carries_the_same_lines_as_the_samples(tmp_path: Path) -> None:
