@@ -117,7 +117,7 @@ _HOST_PLACES = tuple(
         r"\b(?P<name>i-[0-9a-f]{17})\b",
         r"(?<![\w./-])(?P<name>[A-Za-z][\w.-]{0,63}\d[\w.-]{0,63}) \((?:\d{1,3}\.){3}\d",  # name (address)
         r"(?<![\w./-])(?P<name>(?=[A-Za-z-]{0,63}[\d-])[A-Za-z0-9][A-Za-z0-9-]{0,63}(?:\.[A-Za-z0-9-]{1,63}){0,8}\.(?:internal|local|lan|corp|intranet|localdomain|svc))\b",
-        r"\b(?P<name>[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.(?:cluster\.local|compute\.internal|home\.arpa))\b",
+        r"\b(?<![A-Z_]\.)(?![A-Z_]{2,63}\.)(?P<name>[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.(?:cluster\.local|compute\.internal|home\.arpa))\b",  # capitals: our own placeholder
         r"(?<![\w./@-])(?P<name>[A-Za-z0-9][A-Za-z0-9-]{0,63}(?:\.[A-Za-z0-9-]{1,63}){0,8}\.(?:com|org|edu|gov))(?![\w.(-])",
         rf"(?<![\w./@-])(?P<name>[A-Za-z][A-Za-z-]{{0,63}}\d[A-Za-z0-9-]{{0,63}}(?:\.[A-Za-z0-9-]{{1,63}}){{1,8}}\.(?:{_TLD}))(?![\w.(-])",
     )

@@ -84,6 +84,7 @@ INNOCENT = (
     "https://github.com/vllm-project/vllm/issues/17167 https://docs.nvidia.com/x",
     "tokenizer=Qwen token budget key=value sort_key=3 auth=auth threading.local() self.net = net",
     "docker run -u 1000:1000 --user 0:0 image; the password is wrong; password was rejected",
+    "kubectl exec POD -- getent hosts HEAD_POD.SERVICE.NAMESPACE.svc.cluster.local",
     "0x7f931ac13bb3 commId 0x5d8c0a1b2c3d4e5f ncclUniqueId 8589934592",
 )
 
