@@ -31,8 +31,10 @@ def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], ev
             lines = [line for line in lines if line.origin.rank == rank] or [ended]
     if blame and _number(first, "culprit_rank") is None:
         missing = _silent(lines, evidence) if blame == "silent" else _odd(lines)
-        rank = missing.pop() if len(missing) == 1 else None
+        rank = missing.pop() if len(missing) == 1 else _busy(matches, lines) if blame == "silent" else None
         ended = None
+    if rank is None and not blame:
+        rank = _rank_of_gpu(first, evidence)
     if ended is not None and rank is None and not any(line.origin.rank is not None for line in lines):
         told = [_number(ended, name) for name in ("rank", "rank2", "local_rank")]
         rank = next((number for number in told if number is not None), None)
@@ -119,6 +121,8 @@ def _rank(lines: Sequence[Observation], evidence: Evidence, ended: Observation |
     }
     if 1 < len(ranks) < len(everyone):
         first = _first(lines)
+        if len({line.origin.source for line in lines}) == 1:
+            return first.origin.rank  # some of the ranks complain into one file: the first of them began it
         others = [line for line in lines if line.origin.rank != first.origin.rank]
         gap = min((line.origin.time_s or 0.0) for line in others) - (first.origin.time_s or 0.0)
         if first.origin.time_s is not None and gap > 1.0:
@@ -136,6 +140,22 @@ def _silent(lines: Sequence[Observation], evidence: Evidence) -> set[int]:
         seen = (one.origin.rank for item in evidence.files for one in item.observations)
         world = {rank for rank in seen if rank is not None}
     return {rank for rank in world if rank not in complaining} if complaining else set()
+
+
+def _busy(matches: Sequence[ClauseMatch], lines: Sequence[Observation]) -> int | None:
+    """The rank whose own work the others wait for; what is printed without a rank is mostly rank 0's."""
+    complaining = {line.origin.rank for line in lines if line.origin.rank is not None}
+    work = [
+        line for match in matches for hit in match.hits if hit.signal.says == "context" for line in hit.lines
+    ]
+    workers = {line.origin.rank or 0 for line in work}
+    return workers.pop() if complaining and len(workers) == 1 and not workers & complaining else None
+
+
+def _rank_of_gpu(first: Observation, evidence: Evidence) -> int | None:
+    """On one node rank N has GPU N; GPU 0 tells nothing, since a process that sees one GPU calls it 0."""
+    gpu = _number(first, "gpu")
+    return gpu if gpu and first.origin.rank is None and len(evidence.all_hosts) <= 1 else None
 
 
 def _quiet_host(lines: Sequence[Observation], evidence: Evidence) -> str | None:

@@ -98,6 +98,7 @@ _HOST_PLACES = tuple(
     for pattern in (
         rf"(?:^|[\s(\['\"])(?P<name>{_WORD}):\d+:\d+ \[-?\d+\] ",  # NCCL: host:pid:tid [gpu]
         rf"\[\d{{10}}\.\d+\] \[(?P<name>{_WORD}):\d+:\d+\]",  # UCX
+        rf"\[(?P<name>{_WORD}):\d{{2,8}} +:\d+(?::\d+)?\]",  # UCX's newer heads
         rf"\[(?P<name>{_WORD}):\d{{2,8}}\] (?:\*\*\*|PMIX|ORTE|PRTE|\[\[|mca|Signal)",  # Open MPI: [host:pid]
         rf"\b[A-Z][a-z]{{2}} {{1,2}}\d{{1,2}} \d\d:\d\d:\d\d (?P<name>{_WORD}) [\w./-]{{1,63}}(?:\[\d+\])?:",  # syslog
         rf"\[pod/(?P<name>{_WORD})/",  # kubectl logs --prefix

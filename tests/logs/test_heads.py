@@ -29,6 +29,11 @@ CASES = [
     ("[2025-01-03 10:22:11 DP0 TP3] Load weight begin.", {"rank": 3, "text": "Load weight begin."}),
     ("gpu-lab3:20961:21033 [0] include/socket.h:409 NCCL WARN Net", {"host": "gpu-lab3", "pid": 20961}),
     (
+        "[1796077248.641244] [gpu-a02:2129 :0]     ucp_context.c:1014 UCX  WARN  network device",
+        {"host": "gpu-a02", "pid": 2129, "text": "ucp_context.c:1014 UCX  WARN  network device"},
+    ),
+    ("[prefill-0:1187 :0:1550] Caught signal 11", {"host": "prefill-0", "text": "Caught signal 11"}),
+    (
         "[1744970122.411037] [gpu-a01:15110:0]            sock.c:334  UCX  ERROR   connect",
         {"host": "gpu-a01", "pid": 15110},
     ),
@@ -85,7 +90,15 @@ def test_times_compare_within_a_log_whatever_their_form() -> None:
 
 @pytest.mark.parametrize(
     ("name", "rank"),
-    [("logs/rank3.log", 3), ("job-r12.out", 12), ("stderr_rank_7.txt", 7), ("server.log", None)],
+    [
+        ("process1.log", 1),
+        ("task-2.log", 2),
+        ("data-process.log", None),
+        ("logs/rank3.log", 3),
+        ("job-r12.out", 12),
+        ("stderr_rank_7.txt", 7),
+        ("server.log", None),
+    ],
 )
 def test_a_file_name_may_tell_the_rank(name: str, rank: int | None) -> None:
     assert rank == rank_of_file(name)

@@ -79,6 +79,8 @@ _ROWS = tuple(
         rf"(?P<mon>[A-Z][a-z]{{2}}) +(?P<d>\d{{1,2}}) {_TIME} (?P<host>[\w.-]+) (?P<process>[\w./-]+?)(?:\[(?P<pid>\d+)\])?: ?",
         # UCX: [1744970122.411037] [host:pid:0] file.c:1 UCX ERROR
         r"\[(?P<epoch>\d{10}\.\d+)\] \[(?P<host>[\w.-]+):(?P<pid>\d+):\d+\] +",
+        # UCX and its signal handler: [host:pid :0] or [host:pid :0:tid]
+        r"\[(?P<host>[\w.-]+):(?P<pid>\d+) +:\d+(?::\d+)?\] +",
         # Open MPI: [host:pid], not [file.py:12]
         r"\[(?P<host>[a-z][\w-]*(?:\.[\w-]+)*?):(?P<pid>\d{2,7})\] (?=[A-Z*\d\[a-z])",
         # dmesg
@@ -98,7 +100,7 @@ _ROWS = tuple(
     )
 )
 _RANK_IN_PROCESS = re.compile(r"(?:_|\b)TP(\d+)|Worker_(\d+)\b|[Rr]ank[_ =]?(\d+)")
-_RANK_IN_NAME = re.compile(r"(?:^|[\W_])(?:rank|rk|r)[-_.]?(\d{1,5})(?=\D|$)")
+_RANK_IN_NAME = re.compile(r"(?:^|[\W_])(?:rank|rk|r|process|proc|task)[-_.]?(\d{1,5})(?=\D|$)")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[()][A-Z0-9]|\x1b\][^\x07]*\x07")
 _REPEATED = re.compile(r"\s*\[repeated \d+x across cluster\].*$")
 

@@ -9,7 +9,7 @@ import re
 
 _HOST = r"[A-Za-z][\w.-]*"
 _PROMPT = re.compile(
-    rf"^(?:\([\w .-]{{1,40}}\) ?)?(?:[\w.-]+@(?P<host>{_HOST})[: ][^$#>]{{0,80}}|\[[\w.-]+@(?P<host2>{_HOST}) [^\]]{{1,60}}\]|\+|)\s?[$#] (?P<command>\S.*)$"
+    rf"^(?:\([\w .-]{{1,40}}\) ?)?(?:[\w.-]+@(?P<host>{_HOST})[: ][^$#>]{{0,80}}|\[[\w.-]+@(?P<host2>{_HOST}) [^\]]{{1,60}}\]|\[(?P<host3>{_HOST}\d[\w.-]*)\]|\+|)\s?[$#] (?P<command>\S.*)$"
 )
 _DESCRIBED = re.compile(r"^Name: {2,}(?P<host>[a-z0-9][a-z0-9.-]*[a-z0-9])$")
 _RELAYS = re.compile(r"(?:login|bastion|jump|head-?node|submit|gateway|laptop|mac)[\w-]*", re.IGNORECASE)
@@ -45,7 +45,7 @@ def place_of(line: str) -> str | None:
     ssh = _SSH.match(command)
     if ssh:
         return ssh["host"]
-    host = prompt["host"] or prompt["host2"]
+    host = prompt["host"] or prompt["host2"] or prompt["host3"]
     return None if host is None or _RELAYS.fullmatch(host.partition(".")[0]) else host
 
 
