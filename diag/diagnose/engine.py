@@ -43,13 +43,15 @@ def candidates(base: Base, evidence: Evidence) -> list[Candidate]:
             for one in evidence.findings
             if one.data.get("cause") == playbook.id and one.status is Status.FAIL
         ]
-        matches = Matcher(playbook, evidence, index).matches()
+        matcher = Matcher(playbook, evidence, index)
+        matches = matcher.matches()
         findings = failing if matches else [one for one in failing if not one.data.get("supports_only")]
         if matches or findings:
             told = {
                 key: value
-                for name in playbook.signals
-                for line in index.get(f"{playbook.id}/{name}", ())
+                for name, signal in playbook.signals.items()
+                if signal.kind == "log"
+                for line in matcher.hits(name).lines  # not what the signal's own conditions exclude
                 for key, value in line.fields.items()
             }
             found.append(Candidate(playbook, matches, findings, _strength(matches, findings), told=told))

@@ -91,18 +91,18 @@ class FileState:
     def _line(self, block: bytes, start: int, end: int, users: Sequence[int]) -> None:
         text = clean(block[start:end].decode("utf-8", "replace").rstrip("\r"))
         matched: list[tuple[int, Mapping[str, Any]]] = []
-        bare: str | None = None
+        head: Head | None = None
         for user in users:
             expression = self.patterns[user].expression
             match = compiled(expression).search(text)
             if match is None and expression[0] == "^":  # the message begins behind the line's head
-                bare = parse_head(text).text.strip() if bare is None else bare
-                match = compiled(expression).search(bare)
+                head = head or parse_head(text)
+                match = compiled(expression).search(head.text.strip())
             if match is not None and not self._taken(self.patterns[user], match, text):
                 matched.append((user, match.groupdict()))
         if not matched:
             return
-        head = parse_head(text)
+        head = head or parse_head(text)
         origin = self._origin(head, text)
         if "Root Cause (first observed" in text:
             matched = self._with_elastic_table(matched, block[end : end + 900])
