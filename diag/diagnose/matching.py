@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from diag.diagnose.evidence import Evidence, stream_of
 from diag.model import Finding, Observation, Status
-from diag.playbooks.schema import Clause, Condition, Playbook, Signal
+from diag.playbooks.schema import PROGRAM, Clause, Condition, Playbook, Signal
 
 STATED = ("cause", "effect")
 
@@ -123,7 +123,10 @@ class Matcher:
         if item is None:
             return False
         for name in signal.cleared_by:
-            later = self.index.get(f"{self.playbook.id}/{name}", [])
+            if name == PROGRAM:
+                later = [*item.phases, *item.alive, *item.exceptions]
+            else:
+                later = self.index.get(f"{self.playbook.id}/{name}", [])
             if any(
                 other.order >= one.order
                 and other is not one

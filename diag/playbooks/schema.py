@@ -49,6 +49,9 @@ class Condition:
     """Another fact's path, compared with instead of `values`."""
 
 
+PROGRAM = "@program"
+
+
 @dataclass(frozen=True, slots=True)
 class Signal:
     """One named thing to look for.
@@ -74,7 +77,10 @@ class Signal:
     statuses: tuple[str, ...] = ()
     conditions: tuple[Condition, ...] = ()
     cleared_by: tuple[str, ...] = ()
-    """Signals which, seen later in the same stream, take this one back (a retry that succeeds)."""
+    """Signals which, seen later in the same stream, take this one back (a retry that succeeds).
+
+    `@program` stands for anything by which a program of the launch tells that it runs: a phase, progress, a traceback.
+    """
 
 
 @dataclass(frozen=True, slots=True)
