@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from diag.diagnose.evidence import Evidence, stream_of
+from diag.diagnose.spread import grouped, odd_hosts
 from diag.model import Finding, Observation, Status
 from diag.playbooks.schema import PROGRAM, Clause, Condition, Playbook, Signal
 
@@ -232,6 +233,17 @@ class Matcher:
             if not any(len(group) > 1 for group in writers.values()):
                 return False
             hits.append(self.hits(name))
+        for name, pair in clause.conflicts:
+            key, _, capture = pair.partition(" ")
+            found = grouped(self.hits(name).lines, key, capture)
+            if not any(len(values) > 1 for values in found.values()):
+                return False
+            hits.append(self.hits(name))
+        for name, capture in clause.outlier:
+            odd = odd_hosts(self.hits(name).lines, capture)
+            if not odd:
+                return False
+            hits.append(SignalHits(self.hits(name).signal, odd))
         return True
 
     def _in_phase(self, clause: Clause, match: ClauseMatch) -> bool:

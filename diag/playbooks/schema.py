@@ -107,6 +107,10 @@ class Clause:
     """(signal, capture): the capture has different values on different lines."""
     same: tuple[tuple[str, str], ...] = ()
     """(signal, capture): two different processes, hosts or ranks show the same value."""
+    conflicts: tuple[tuple[str, str], ...] = ()
+    """(signal, `key value`): two lines agree on the key and differ in the value; `host`, `rank` and `process` mean the writer's."""
+    outlier: tuple[tuple[str, str], ...] = ()
+    """(signal, capture): each host has one value, and the fewer of at least three hosts differ from the more."""
     ceiling: str = ""
     """`possible` where the evidence is circumstantial whatever its kind."""
 

@@ -107,7 +107,7 @@ ROWS = (
     # slurmstepd of several nodes: slurmstepd-node2: text
     ("s", r"(?P<process>slurmstepd)-(?P<host>[\w.-]+): (?=\S)"),
     # pdsh and clush: host: text (only names with a digit, to keep "Error: text" whole)
-    (_DIGIT + _LOWER, r"(?P<host>[a-z][a-z-]*[a-z0-9-]*\d[a-z0-9.-]*|\d{1,3}(?:\.\d{1,3}){3}): (?=\S)"),
+    (_DIGIT + _LOWER, r"(?P<host>[a-z][a-z-]*[a-z0-9-]*\d[a-z0-9.-]*|\d{1,3}(?:\.\d{1,3}){3}): (?=\S|\t)"),
     # Python logging after the time: - name - ERROR - text
     ("-", r"- [\w.]+ - (?P<level>INFO|WARNING|ERROR|DEBUG|CRITICAL) - "),
     # Ray without a pid: (raylet, ip=10.0.0.1) (autoscaler +12s)
