@@ -109,7 +109,11 @@ def diagnose(base: Base, evidence: Evidence, *, guess: bool = True) -> tuple[Dia
             found = [
                 one
                 for one in found
-                if one.findings or one.playbook.while_serving or one.stands_still or one.seen_standing
+                if one.findings
+                or one.playbook.while_serving
+                or one.stands_still
+                or one.seen_standing
+                or _outlasts(one, evidence)
             ]
     explain_echoes(found)
     raise_hints(found)
@@ -124,6 +128,17 @@ def diagnose(base: Base, evidence: Evidence, *, guess: bool = True) -> tuple[Dia
     if guess and not result and evidence.has_failure:
         result = _resembling(base, evidence)
     return tuple(result[:MAX_DIAGNOSES])
+
+
+def _outlasts(one: Candidate, evidence: Evidence) -> bool:
+    """True if the files that tell what the candidate rests on show life before it, and none after."""
+    if one.strength is Strength.POSSIBLE:
+        return False
+    lines = [line for match in one.matches for line in match.primary]
+    lives = [(line, item.alive) for line in lines if (item := evidence.file_of(line)) is not None]
+    return bool(lives) and all(
+        alive and not any(mark.order > line.order for mark in alive) for line, alive in lives
+    )
 
 
 def _resembling(base: Base, evidence: Evidence) -> list[Diagnosis]:

@@ -143,7 +143,9 @@ class FileEvidence:
     def _ends_well_after(self, one: Observation) -> bool:
         """True if the whole launch came to its end after `one`, and nothing died since: a retry, another attempt."""
         last = max((mark.order for mark in self.dead), default=0)
-        return any(_is_end(mark) and mark.order > max(last, one.order) for mark in self.alive)
+        after = [mark for mark in self.alive if mark.order > max(last, one.order)]
+        steps = [mark for mark in after if "exit status" not in mark.text]
+        return any(map(_is_end, after)) or (len(after) > len(steps) >= SOME)
 
     def _advances(self, one: Observation, least: int, death: int | None) -> bool:
         """True if the launch reached a phase at least `least` beyond all that it had reached at `one`."""
@@ -184,6 +186,8 @@ STARTS = (
     "init engine (profile",
     "exit status 0",
     "exit status: 0",
+    "Started HTTPService at",
+    "Started GRPCInferenceService at",
 )
 """Words of lines that say that the launch came up, or that a command ended well."""
 
