@@ -191,8 +191,15 @@ STARTS = (
 )
 """Words of lines that say that the launch came up, or that a command ended well."""
 
-FINISHED = ("metrics *****", "raining complete", "raining finished", "TrainOutput(", "completed successfully")
-"""Words of lines that say that the whole launch came to its end."""
+FINISHED = (
+    "metrics *****",
+    "raining complete",
+    "raining finished",
+    "TrainOutput(",
+    "completed successfully",
+    "errored=None",
+)
+"""Words of lines that say that the whole launch came to its end, or commits its steps again (torchft)."""
 
 
 def _is_start(mark: Observation) -> bool:
