@@ -103,6 +103,7 @@ def diagnose(base: Base, evidence: Evidence, *, guess: bool = True) -> tuple[Dia
     """
     found = candidates(base, evidence)
     if not evidence.has_failure:
+        found = [one for one in found if not _left_behind(one, evidence)]
         if not any(one.failing for one in found):
             found = []  # hints alone accuse nobody
         elif evidence.works:  # nothing died: only what goes wrong in a launch that serves can be wrong
@@ -128,6 +129,25 @@ def diagnose(base: Base, evidence: Evidence, *, guess: bool = True) -> tuple[Dia
     if guess and not result and evidence.has_failure:
         result = _resembling(base, evidence)
     return tuple(result[:MAX_DIAGNOSES])
+
+
+LONG_AGO = 500
+"""Lines that a file goes on for, with no word of failure, after what nobody died of."""
+
+
+def _left_behind(one: Candidate, evidence: Evidence) -> bool:
+    """True if the program went on for long after everything that the candidate rests on."""
+    lines = [line for match in one.matches for line in match.primary]
+    if one.findings or one.stands_still or not lines:
+        return False
+    for line in lines:
+        item = evidence.file_of(line)
+        if item is None:
+            return False
+        failures = [other.order for other in item.observations if other.kind == "failure"]
+        if item.reading.lines - max([line.order, *failures]) < LONG_AGO:
+            return False
+    return True
 
 
 def _outlasts(one: Candidate, evidence: Evidence) -> bool:

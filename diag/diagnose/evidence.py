@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diag.diagnose.experiment import cure
+from diag.diagnose.runs import silent_starts
 from diag.model import Finding, Observation, Phase
 from diag.observe.logs.filestate import FileReading
 
@@ -198,6 +199,7 @@ FINISHED = (
     "TrainOutput(",
     "completed successfully",
     "errored=None",
+    " epochs completed in ",
 )
 """Words of lines that say that the whole launch came to its end, or commits its steps again (torchft)."""
 
@@ -357,6 +359,7 @@ def _run_bounds(reading: FileReading) -> list[tuple[int, int]]:
         at = bisect.bisect_left(ends, starts[-1])
         if at < len(ends) and ends[at] < line:
             starts.append(line)
+    starts = sorted({*starts, *silent_starts(reading.observations)})
     return list(zip(starts, [*(start - 1 for start in starts[1:]), 1 << 60], strict=True))
 
 

@@ -136,6 +136,7 @@ ALIVE: tuple[str, ...] = (
     r"[{\[(\s,]'?\"?(?:train[_/]|lm[ _]|avg[_ ]?|mean[_ ]|val[_/ ])?loss'?\"?\]?\s*[:=]\s*-?\d",
     r"\b[Ss]tep[ :=]+\d+(?: ?/ ?\d+)?\b.{0,40}\bloss[ :=]+\d",
     r"should_commit=True .{0,60}errored=None",  # torchft: a quorum that heals
+    r"\b[Ii]ters?: \d+,|\d epochs completed in \d",
     r"# Out of bounds values : 0 OK|\bLoss +\d[\d.]*(?:e[+-]?\d+)? +\(",
     r"[Tt]raining (?:completed|complete|finished|done)|TrainOutput\(|`Trainer\.fit` stopped: `max_(?:steps|epochs)",
     r"ll ranks finished|ob completed successfully|[Ff]inished successfully|succeeded in \d|completed successfully",
