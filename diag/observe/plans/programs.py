@@ -182,6 +182,38 @@ def variables_of(table: str) -> frozenset[str]:
 
 
 @cache
+def _choices() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        files("diag.observe.plans").joinpath("data/choices.json").read_text("utf-8")
+    )
+    return found
+
+
+def is_known(package: str, version: str) -> bool:
+    """True for a version not newer than the newest that the values were collected from."""
+    numbers = [
+        tuple(int(part) for part in re.findall(r"\d+", each)[:3]) for each in _choices()["versions"].get(package, [])
+    ]
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3]) <= max(numbers, default=())
+
+
+@cache
+def choices_of(tables: tuple[str, ...], option: str) -> tuple[tuple[str, ...], bool]:
+    """(the values that an option accepts in any known version, whether other texts are taken too); no values: not known."""
+    for table in reversed(tables):  # a wrapper's own option stands above the engine's
+        entry = _choices()["programs"].get(table, {}).get(option)
+        if entry is not None:
+            return tuple(entry["values"]), bool(entry["open"])
+    return (), True
+
+
+@cache
+def connectors() -> frozenset[str]:
+    """The KV connectors that vLLM registers, in any of the versions."""
+    return frozenset(_choices()["kv_connectors"])
+
+
+@cache
 def _short_names(tables: tuple[str, ...]) -> dict[str, str]:
     return {short: name for name, entry in options_of(tables).items() for short in entry[1]}
 
