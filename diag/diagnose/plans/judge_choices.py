@@ -6,11 +6,12 @@ import difflib
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from diag.diagnose.plans.case import Case, judged
 from diag.diagnose.plans.judge_options import TABLES
-from diag.diagnose.plans.settings import engine_of, integer, setting_of, text_of
+from diag.diagnose.plans.settings import as_int, engine_of, integer, setting_of, text_of
 from diag.model import Finding, Status
 from diag.model.launch import Service, Setting
 from diag.observe.plans.programs import choices_of, connectors, is_known
@@ -104,7 +105,7 @@ def _meant(value: str, known: tuple[str, ...]) -> str | None:
         return lowered[other]
     word = _same(value)
     if len(word) <= 4:
-        same = [each for each in lowered if len(each) == len(word) and sum(map(str.__ne__, each, word)) == 1]
+        same = [each for each in lowered if re.sub(r"\d", "0", each) == re.sub(r"\d", "0", word)]  # fp7 for fp8
         return lowered[same[0]] if same else None
     close = difflib.get_close_matches(word, lowered, 1, 0.85)
     # a number in it is no slip of the pen: deepseek_v3 and deepseek_v4 are two things
@@ -117,6 +118,24 @@ def _of_known_version(service: Service) -> bool:
     return version is not None and not getattr(service, "program", "").startswith("dynamo") and is_known(
         str(service.framework), version
     )
+
+
+def judge_broken_lines(case: Case) -> Iterator[Finding]:
+    """A command whose line ends too early, so that the options below it are a command of their own."""
+    for service in case.services:
+        notes = dict(getattr(service, "notes", {}))
+        how, line = notes.get("broken"), as_int(notes.get("broken.line"))
+        if how is None:
+            continue
+        found = judged(
+            "invalid-launch-argument",
+            service,
+            Status.FAIL,
+            f"{service.name}: {how} at the end of line {line}: the command ends there, and the options on the next line are not its own",
+            cure="broken",
+            do="End the line with a backslash and nothing behind it",
+        )
+        yield replace(found, data={**found.data, "line": line})
 
 
 def judge_json(case: Case) -> Iterator[Finding]:
@@ -207,4 +226,4 @@ def judge_sizes_together(case: Case) -> Iterator[Finding]:
                 )
 
 
-JUDGES = (judge_values, judge_json, judge_sizes_together)
+JUDGES = (judge_values, judge_broken_lines, judge_json, judge_sizes_together)

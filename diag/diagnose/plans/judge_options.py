@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 
 from diag.diagnose.plans.case import Case, judged
+from diag.diagnose.plans.option_words import written_wrong
 from diag.diagnose.plans.settings import as_int, text_of
 from diag.model import Finding, Status
 from diag.model.launch import Service, Setting
@@ -81,6 +82,9 @@ def judge_unknown(case: Case) -> Iterator[Finding]:
                     do="Write the block with | instead of >, or take the backslashes out",
                 )
                 break
+            if (found := written_wrong(service, written, tables, _setting_written(service, written))) is not None:
+                yield found
+                continue
             plain = written.lstrip("-").replace("_", "-")
             meant = _closest(plain, tables)
             setting = _setting_written(service, written)

@@ -9,8 +9,8 @@ from dataclasses import replace
 from diag.model.launch import Setting
 from diag.observe.plans.build import build_service, value_of
 from diag.observe.plans.interface import Insertion, PlacedService, PlacedSetting
-from diag.observe.plans.programs import Program, find_program, kind_of
-from diag.observe.plans.shell_words import Command, Word
+from diag.observe.plans.programs import Program, find_program, kind_of, short_names
+from diag.observe.plans.shell_words import BROKEN, LOST, Command, Word
 from diag.observe.plans.values import as_int, long_name
 from diag.observe.plans.wrappers import settings_of_wrappers
 
@@ -85,6 +85,8 @@ def service_of_command(
         key: PlacedSetting(word.text, path, word.line, key, word.start, word.end, word.style)
         for key, word in command.env.items()
     }
+    broken = [word for word in command.words if word.style == BROKEN and word.start >= 0]
+    mended = tuple((word.start, word.end, " \\" if word.text == LOST else "") for word in broken)
     last = command.words[-1]
     style = "shell" if last.style == "shell" else last.style.replace("yaml-item", "yaml-args")
     insertion = Insertion(last.end, style) if last.end >= 0 and program.framework not in TRAINERS else None
@@ -104,6 +106,24 @@ def service_of_command(
         notes={**(notes or {}), **_notes_of(command, arguments, program)},
         unknown=tuple(unknown),
         flags=flags,
+        cures={"broken": mended} if mended else {},
+    )
+
+
+DASHES = "".join(map(chr, range(0x2010, 0x2016))) + "\u2212"
+TAKES_A_WORD = ("enable-chunked-prefill", "multi-step-stream-outputs", "enable-prefix-caching")
+"""Switches that took true or false as their next word in vLLM's releases of 2024 and 2025 (StoreBoolean)."""
+
+
+def one_hyphen(flag: str, tables: tuple[str, ...]) -> bool:
+    """True for a long option written with one hyphen, which argparse and click refuse."""
+    name = flag.lstrip("-").replace("_", "-")
+    return (
+        bool(tables)
+        and not flag.startswith("--")
+        and len(name) > 3
+        and kind_of(tables, name)[1].replace("_", "-") == name
+        and name not in short_names(tables)
     )
 
 
@@ -115,6 +135,11 @@ def _notes_of(command: Command, arguments: Sequence[Word], program: Program) -> 
     notes = (
         {"branch": ",".join(f"{block}.{index}" for block, index in command.branch)} if command.branch else {}
     )
+    if command.function:
+        notes["function"] = command.function
+    broken = next((word for word in command.words if word.style == BROKEN), None)
+    if broken is not None:
+        notes["broken"], notes["broken.line"] = broken.text, str(broken.line or "")
     positional = 0
     for before, word in zip([None, *arguments], arguments, strict=False):
         if not _MORE.match(word.text):
@@ -148,6 +173,13 @@ def _engine_options(
     while index < len(words):
         word = words[index]
         index += 1
+        if word.style == BROKEN:
+            continue  # said with the service, see `_notes_of`
+        if re.match(r"[‐-―−][A-Za-z]", word.text):  # a dash that a word processor made of two hyphens
+            unknown.append(word.text.partition("=")[0])
+            if word.start >= 0:
+                flags[unknown[-1]] = (word.start, word.end)
+            word = replace(word, text=f"--{word.text.lstrip(DASHES)}")
         if re.match(
             r"\s+--[A-Za-z]", word.text
         ):  # `\ --model`: a backslash whose line end YAML has folded away
@@ -163,6 +195,8 @@ def _engine_options(
         kind, full = kind_of(program.tables, raw) if program.tables else (None, raw.replace("_", "-"))
         if kind is None and program.tables and "$" not in flag and "{" not in flag:
             unknown.append(flag)
+        elif one_hyphen(flag, program.tables):
+            unknown.append(flag)
         if word.start >= 0:
             flags[flag] = (word.start, word.end)
         key = long_name(full)
@@ -170,6 +204,9 @@ def _engine_options(
             yield key, _place(word, inline, path, flag, inline=True)
             continue
         taken, value = _values(words, index, kind)
+        if taken and kind == "flag" and full not in TAKES_A_WORD and words[index].start >= 0:
+            unknown.append(f"{flag} {words[index].text}")
+            flags[unknown[-1]] = (words[index].start, words[index].end)
         if not taken:
             off = key.startswith("no-") and kind == "flag"
             yield key[3:] if off else key, _place(word, not off, path, flag)
@@ -187,6 +224,8 @@ def _values(words: Sequence[Word], index: int, kind: str | None) -> tuple[int, o
         return (1, following == "true") if following in ("true", "false") else (0, True)
     values = []
     for word in words[index:]:
+        if word.style == BROKEN:
+            break
         if re.match(r"--?[A-Za-z]", word.text) and not (word.quoted and word.style == "shell"):
             break  # quotes of a YAML list say nothing, those of a shell may make a value of it
         values.append(word.text)

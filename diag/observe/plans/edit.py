@@ -52,6 +52,9 @@ def rename_option(service: PlacedService, written: str, name: str, text: str) ->
     place = service.flags.get(written)
     if place is None:
         return None
+    if name.startswith("--"):  # with its hyphens: those of the wrong one were wrong, too
+        old = text[place[0] : place[1]]
+        return Splice(place[0], place[1], old.replace(written, name, 1)) if written in old else None
     dashes = written[: len(written) - len(written.lstrip("-"))]
     underscores = "_" in written and "-" not in written.lstrip("-")
     right = dashes + (name.replace("-", "_") if underscores else name)

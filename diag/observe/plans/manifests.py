@@ -106,7 +106,7 @@ def services_of_container(container: Node, pod: Pod, text: str, path: str) -> It
                 name=name,
                 insertion=_insertion(container, service.insertion),
                 spots=spots,
-                cures={"shm-too-small": shm_changes(container, pod.spec)},
+                cures={**service.cures, "shm-too-small": shm_changes(container, pod.spec)},
             )
     gpus = as_int(gpu.value) if gpu is not None else None
     if not known and gpus and pod.bare:  # something we do not know, but it takes GPUs

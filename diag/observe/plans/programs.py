@@ -214,7 +214,8 @@ def connectors() -> frozenset[str]:
 
 
 @cache
-def _short_names(tables: tuple[str, ...]) -> dict[str, str]:
+def short_names(tables: tuple[str, ...]) -> dict[str, str]:
+    """Short name -> the option, of the joined tables."""
     return {short: name for name, entry in options_of(tables).items() for short in entry[1]}
 
 
@@ -230,8 +231,8 @@ def kind_of(tables: tuple[str, ...], name: str) -> tuple[str | None, str]:
             return ("value" if "." in plain and candidate != plain else options[candidate][0]), candidate
     if plain.startswith("no-") and plain[3:] in options:
         return "flag", plain
-    if name in _short_names(tables):
-        return options[_short_names(tables)[name]][0], _short_names(tables)[name]
+    if name in short_names(tables):
+        return options[short_names(tables)[name]][0], short_names(tables)[name]
     beginnings = [full for full in options if full.startswith(plain)] if len(plain) > 1 else []
     if len(beginnings) == 1 or (beginnings and CANONICAL.get(plain) in options):
         full = CANONICAL.get(plain, beginnings[0])

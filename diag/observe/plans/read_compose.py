@@ -76,7 +76,7 @@ def _service(name: str, node: Node, text: str, path: str) -> Iterator[PlacedServ
             command, path, name=name, gpus=_gpus(node), notes=_notes(node), extra=extra, replicas=replicas
         )
         if service is not None:
-            yield replace(service, cures=_cures(node))
+            yield replace(service, cures={**service.cures, **_cures(node)})
 
 
 def _words(node: Node | None, env: dict[str, Word], text: str) -> list[Word]:

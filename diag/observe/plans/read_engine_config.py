@@ -17,7 +17,7 @@ _KEYS = re.compile(
     re.MULTILINE,
 )
 _OTHER = re.compile(
-    r"^(?:apiVersion|services|kind|image|jobs|on|version|name|stages|defaults|trainer|data|training_args|dataset|compute_environment|distributed_type|base_model|model_name_or_path|optimizer|learning_rate|train_batch_size)\s*:",
+    r"^(?:_target_|apiVersion|services|kind|image|jobs|on|version|name|stages|defaults|trainer|data|training_args|dataset|compute_environment|distributed_type|base_model|model_name_or_path|optimizer|learning_rate|train_batch_size)\s*:",
     re.MULTILINE,
 )
 

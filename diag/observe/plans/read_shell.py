@@ -42,17 +42,35 @@ def sniff(text: str, path: str) -> bool:
 def read(text: str, path: str) -> LaunchPlan:
     """Every command that starts something we know, in order."""
     batch = dict(_directives(text, path))
-    services = list(
-        unique_names(
-            [
-                service
-                for command in commands(text)
-                for service in services_of_shell_command(command, text, path, batch)
-            ]
-        )
-    )
+    services = list(unique_names(list(_in_turn(text, path, batch))))
     nodes = as_int(batch["slurm.nodes"].value) if "slurm.nodes" in batch else None
     return LaunchPlan("slurm" if batch else "shell", path, tuple(services), nodes)
+
+
+def _in_turn(text: str, path: str, batch: dict[str, Setting]) -> Iterator[PlacedService]:
+    """The services, with what keeps two of them from running at once: a `kill` between them, functions for one port."""
+    found: list[PlacedService] = []
+    killed = 0
+    for command in commands(text):
+        if command.words[0].text in ("kill", "pkill", "killall") and not command.function:
+            killed += 1
+        for service in services_of_shell_command(command, text, path, batch):
+            found.append(_beside(service, f"killed.{killed}"))
+    ports: dict[str, set[str]] = {}
+    for service in found:
+        if "function" in service.notes and "port" in service.options:
+            ports.setdefault(service.notes["function"], set()).add(str(service.options["port"].value))
+    for service in found:
+        name = service.notes.get("function", "")
+        rivals = {other for other, used in ports.items() if other != name and used & ports.get(name, set())}
+        if rivals:
+            service = _beside(service, ",".join(f"{'/'.join(sorted((name, other)))}.{name}" for other in rivals))
+        yield service
+
+
+def _beside(service: PlacedService, branch: str) -> PlacedService:
+    branches = ",".join(filter(None, (service.notes.get("branch"), branch)))
+    return replace(service, notes={**service.notes, "branch": branches})
 
 
 def _directives(text: str, path: str) -> Iterator[tuple[str, Setting]]:
@@ -99,7 +117,7 @@ def services_of_shell_command(
             }
             service = service_of_command(inner, path, gpus=container.gpus, notes=notes, extra=extra)
             if service is not None:
-                yield replace(service, cures=container.cures)
+                yield replace(service, cures={**service.cures, **container.cures})
         return
     opened = (
         open_shells(command.words, "", command.env)
