@@ -18,6 +18,7 @@ from diag.diagnose.plans.settings import (
 )
 from diag.model import Finding, Status
 from diag.model.launch import Service
+from diag.observe.plans.programs import connectors
 
 LOCAL_PREFILL_DEFAULT = 1000
 """Dynamo 2025: prompts up to max-local-prefill-length stay local (examples/llm/utils/vllm.py)."""
@@ -184,6 +185,7 @@ def judge_alike(case: Case) -> Iterator[Finding]:
             yield from _length(prefill, decode)
         yield from _models(case, prefill, decode)
         yield from _connectors(prefill, decode)
+        yield from _backends(prefill, decode)
 
 
 def _sizes(case: Case, prefill: Service, decode: Service) -> Iterator[Finding]:
@@ -304,7 +306,7 @@ def _models(case: Case, prefill: Service, decode: Service) -> Iterator[Finding]:
 def _connectors(prefill: Service, decode: Service) -> Iterator[Finding]:
     texts = [(each, text_of(each, "kv-transfer-config")) for each in (prefill, decode)]
     names = [_connectors_of(text) for _, text in texts]
-    if all(names) and not names[0] & names[1]:
+    if all(names) and not names[0] & names[1] and all(each & connectors() for each in names):
         yield judged(
             "tp-mismatch-disagg",
             prefill,
@@ -316,6 +318,76 @@ def _connectors(prefill: Service, decode: Service) -> Iterator[Finding]:
         )
 
 
+def _backends(prefill: Service, decode: Service) -> Iterator[Finding]:
+    """SGLang: both sides of a transfer speak through one backend; its default is mooncake."""
+    if engine_of(prefill) != "sglang" or engine_of(decode) != "sglang":
+        return
+    name = "disaggregation-transfer-backend"
+    first, second = (text_of(each, name) or "mooncake" for each in (prefill, decode))
+    if first == second or "$" in first + second or _open(prefill, decode):
+        return
+    odd, value = (prefill, second) if setting_of(prefill, name) is not None else (decode, first)
+    yield judged(
+        "kv-transport-unsupported",
+        odd,
+        Status.FAIL,
+        f"{prefill.name} hands its KV cache over with {first}, {decode.name} takes it with {second}: {name} must be the same",
+        setting=where(odd, name),
+        do=f"Use {name} {value} on both",
+        settings={name: value},
+    )
+
+
+def judge_one_sided(case: Case) -> Iterator[Finding]:
+    """Workers that all prefill, or all decode: nobody takes what they hand over, or nobody gives it."""
+    workers = [each for each in case.engines if not absent(each) and _role_said(each)]
+    roles = {_role_said(each) for each in workers}
+    together = {dict(getattr(each, "notes", {})).get("pod") for each in workers}
+    others = [each for each in case.engines if each not in workers]
+    if len(workers) < 2 or len(roles) > 1 or others or any(_open(each) for each in workers) or _apart(case, together):
+        return
+    role = roles.pop()
+    names = {_named_for(each) for each in workers}
+    other = "decode" if role == "prefill" else "prefill"
+    odd = next((each for each in workers if _named_for(each) == other), None)
+    if odd is None and len(names - {""}) < 2 and not case.plan.kind.startswith("dgd"):
+        return  # two files of one side may be two launches of the same kind
+    odd = odd or workers[-1]
+    setting = where(odd, "disaggregation-mode", "kv-transfer-config")
+    value = text_of(odd, "kv-transfer-config") or ""
+    is_mode = setting_of(odd, "disaggregation-mode") is not None
+    swapped = value.replace("kv_producer", "?").replace("kv_consumer", "kv_producer").replace("?", "kv_consumer")
+    yield judged(
+        "disagg-prefill-not-enabled",
+        odd,
+        Status.FAIL,
+        f"{' and '.join(each.name for each in workers)} are all {role} workers: no {other} worker is left to {'take' if role == 'prefill' else 'give'} the KV cache",
+        setting=setting,
+        do=f"Make {odd.name} the {other} side",
+        settings={"disaggregation-mode": other} if is_mode else {"kv-transfer-config": swapped},
+    )
+
+
+def _role_said(service: Service) -> str:
+    mode = (text_of(service, "disaggregation-mode") or "").lower()
+    kv_role = re.search(r"kv_role\W+(kv_producer|kv_consumer)\b", text_of(service, "kv-transfer-config") or "")
+    if mode in ("prefill", "decode"):
+        return mode
+    return "" if kv_role is None else "prefill" if kv_role.group(1) == "kv_producer" else "decode"
+
+
+def _named_for(service: Service) -> str:
+    """What a worker's name, or its component's declared role, says it is for."""
+    text = f"{service.name} {text_of(service, 'declared-role') or ''} {dict(getattr(service, 'notes', {})).get('container', '')}".lower()
+    found = {word for word in ("prefill", "decode") if word in text}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _apart(case: Case, pods: set[str | None]) -> bool:
+    """True for workers of several graphs in one file, or of a script whose sides run elsewhere."""
+    return case.plan.kind.startswith("dgd") and len(pods) > 1
+
+
 def _open(*services: Service) -> bool:
     return any(sizes_elsewhere(service) for service in services)
 
@@ -325,4 +397,4 @@ def _connectors_of(text: str | None) -> set[str]:
     return set(re.findall(r"kv_connector['\"]?\s*[:=]\s*['\"]?(\w+)", text or ""))
 
 
-JUDGES = (judge_switched_on, judge_component_roles, judge_alike)
+JUDGES = (judge_switched_on, judge_component_roles, judge_alike, judge_one_sided)

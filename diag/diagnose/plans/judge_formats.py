@@ -167,6 +167,8 @@ def _backend(service: Service, asked: str, case: Case) -> Finding | None:
         bad = "FlashAttention needs compute capability 8.0 or later"
     elif asked == "FA3" and not (spec.flash_attention_3 or (8.0 <= spec.capability < 9.0)):
         bad = "FlashAttention-3 in SGLang needs Ampere to Hopper"
+    elif asked == "FA3" and 8.0 <= spec.capability < 9.0 and case.facts(service).kv_lora_rank:
+        bad = "with latent attention (MLA) FlashAttention-3 needs Hopper"
     elif asked in ("FLASHMLA", "CUTLASS_MLA", "TRTLLM_MLA", "TRTLLM_MHA") and spec.capability < (
         9.0 if asked == "FLASHMLA" else 10.0
     ):

@@ -49,6 +49,14 @@ def nodes_of(case: Case, service: Service) -> int:
     return max(service.nodes_per_replica or 1, as_int(text_of(service, "nnodes")) or 1)
 
 
+def spans_nodes(case: Case, service: Service) -> bool:
+    """True for a launch of several nodes, also where their number is a variable."""
+    if nodes_of(case, service) > 1 or (case.plan.nodes or 1) > 1:
+        return True
+    asked = text_of(service, "nnodes", "num-machines") or ""
+    return bool(re.match(r"\$", asked)) and not _all_here(case, service)
+
+
 def judge_meeting_point(case: Case) -> Iterator[Finding]:
     """A master address of several nodes that means each node itself."""
     for service in case.services:
@@ -101,7 +109,7 @@ def _loopback(service: Service, name: str, setting: Setting, rank: int | None) -
 def judge_own_address(case: Case) -> Iterator[Finding]:
     """A node's own address written once for all nodes, or a loopback."""
     for service in case.services:
-        many = nodes_of(case, service) > 1 or (case.plan.nodes or 1) > 1
+        many = spans_nodes(case, service)
         for name in OWN_ENV:
             setting = service.env.get(name)
             if setting is None or not many:
@@ -163,7 +171,7 @@ def judge_side_channel(case: Case) -> Iterator[Finding]:
                 missing=SIDE_CHANNEL,
                 do=f"Set {SIDE_CHANNEL} from status.podIP",
             )
-        elif re.fullmatch(r"\d+\.\d+\.\d+\.\d+", value) and value in seen and apart:
+        elif re.fullmatch(r"(?!0\.0\.0\.0)\d+\.\d+\.\d+\.\d+", value) and value in seen and apart:
             yield judged(
                 "host-ip-wrong",
                 service,
