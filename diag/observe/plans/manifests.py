@@ -11,12 +11,14 @@ from diag.model.launch import Setting
 from diag.observe.plans.arguments import service_of_command
 from diag.observe.plans.build import build_service
 from diag.observe.plans.interface import Insertion, PlacedService, PlacedSetting
-from diag.observe.plans.pod_edits import probe_settings, shm_changes
+from diag.observe.plans.pod_edits import probe_changes, probe_settings, resource_changes, shm_changes
 from diag.observe.plans.shell_words import Command, Word, commands, expand
 from diag.observe.plans.values import as_int
 from diag.observe.plans.yaml_tree import Node, shell_text
 
 GPU_RESOURCES = re.compile(r"\A(nvidia\.com/(gpu|mig-.*)|amd\.com/gpu|gpu)\Z")
+NEARLY_GPU = re.compile(r"\A(?:nvidia\.com/(?:gpus|GPU|gup|gpu-count)|nvidia\.gpu|nvdia\.com/gpu|nvidia/gpu|gpus|nvidia\.io/gpu)\Z")
+"""What people write for `nvidia.com/gpu`; no device plugin offers these."""
 IMAGE_PROGRAMS = (
     # image -> what its entry point runs when a container gives arguments only (the images' own Dockerfiles)
     (re.compile(r"vllm/vllm-openai"), ("vllm", "serve")),
@@ -106,7 +108,13 @@ def services_of_container(container: Node, pod: Pod, text: str, path: str) -> It
                 name=name,
                 insertion=_insertion(container, service.insertion),
                 spots=spots,
-                cures={**service.cures, "shm-too-small": shm_changes(container, pod.spec)},
+                notes={**service.notes, "commands": str(len(found))},
+                cures={
+                    **service.cures,
+                    **resource_changes(container, notes.get("gpu.misspelt"), GPU_RESOURCES),
+                    **probe_changes(container, listening_port(service)),
+                    "shm-too-small": shm_changes(container, pod.spec),
+                },
             )
     gpus = as_int(gpu.value) if gpu is not None else None
     if not known and gpus and pod.bare:  # something we do not know, but it takes GPUs
@@ -123,6 +131,12 @@ def services_of_container(container: Node, pod: Pod, text: str, path: str) -> It
             program="container",
             notes=notes,
         )
+
+
+def listening_port(service: PlacedService) -> int:
+    """Where a server answers over HTTP: as it says itself, else its default."""
+    port = as_int(service.options["port"].value) if "port" in service.options else None
+    return port or (30000 if service.framework == "sglang" else 8000)
 
 
 def _insertion(container: Node, insertion: Insertion | None) -> Insertion | None:
@@ -296,6 +310,9 @@ def container_notes(container: Node, pod: Pod, gpu: Node | None) -> dict[str, st
                 or "default"
             )
             notes[f"{probe}.line"] = str(node.line)
+            for action in ("httpGet", "tcpSocket", "grpc"):
+                if node.get(action) is not None:
+                    notes[f"{probe}.at"] = f"{node.plain(action, 'port')} {node.plain(action, 'path') or ''}".strip()
     capabilities = container.plain("securityContext", "capabilities", "add")
     notes["capabilities"] = ",".join(map(str, capabilities)) if isinstance(capabilities, list) else ""
     if container.plain("securityContext", "privileged") is True:
@@ -313,7 +330,35 @@ def container_notes(container: Node, pod: Pod, gpu: Node | None) -> dict[str, st
         notes["accelerator"] = "other"
     if gpu is None and isinstance(resources, dict) and container.plain("resources", "claims"):
         notes["claims"] = "true"
+    notes |= _resources(container)
+    ports = container.get("ports")
+    notes["ports"] = ",".join(
+        f"{item.plain('name') or ''}={item.plain('containerPort')}" for item in (ports.items if ports is not None else [])
+    )
+    if any(pod.spec.plain(key) for key in ("runtimeClassName", "resourceClaims")):
+        notes["claims"] = "true"
     return notes
+
+
+def _resources(container: Node) -> dict[str, str]:
+    """GPUs asked for beside the limit, a key that is nearly the GPU's, the memory limit."""
+    found: dict[str, str] = {}
+    for kind in ("limits", "requests"):
+        node = container.get("resources", kind)
+        for key, value in node.pairs if node is not None and node.is_map else []:
+            if GPU_RESOURCES.match(key):
+                found[f"gpu.{kind}"] = str(value.value)
+            elif NEARLY_GPU.match(key):
+                found["gpu.misspelt"], found["gpu.misspelt.line"] = key, str(value.line)
+    memory = container.plain("resources", "limits", "memory")
+    if memory is not None:
+        found["memory"] = str(memory)
+    image = str(container.plain("image") or "")
+    if re.search(r"vllm-openai|vllm/vllm|lmsysorg/sglang|vllm-runtime|sglang-runtime|tensorrtllm", image) and not re.search(
+        r"(?i)cpu|rocm|tpu|neuron|xpu|npu|ascend|gaudi|hpu", image
+    ):
+        found["image.gpu"] = "true"
+    return found
 
 
 def _shm(container: Node, spec: Node) -> str | None:

@@ -48,8 +48,44 @@ def _objects(document: Node) -> list[Node]:
     return [document] if document.is_map else [item for item in document.items if item.is_map]
 
 
+API_VERSIONS = {
+    # what a kind's version is corrected to
+    "LeaderWorkerSet": "leaderworkerset.x-k8s.io/v1",
+    "RayCluster": "ray.io/v1",
+    "RayService": "ray.io/v1",
+    "RayJob": "ray.io/v1",
+    "JobSet": "jobset.x-k8s.io/v1alpha2",
+    "Deployment": "apps/v1",
+    "StatefulSet": "apps/v1",
+    "Job": "batch/v1",
+    "PyTorchJob": "kubeflow.org/v1",
+    "MPIJob": "kubeflow.org/v2beta1",
+}
+
+
+def with_api(service: PlacedService, entry: Node, shape: str = "") -> PlacedService:
+    """The object's kind and API version with its services, and the change that sets the version right."""
+    node, kind = entry.get("apiVersion"), str(entry.plain("kind") or "")
+    if node is None:
+        return service
+    notes = {**service.notes, "api": str(node.value), "api.line": str(node.line), "workload": kind}
+    cures = dict(service.cures)
+    right = API_VERSIONS.get(kind)
+    if shape:
+        notes["shape"] = shape
+        right = f"nvidia.com/{'v1beta1' if shape == 'components' else 'v1alpha1'}"
+    if right is not None and node.start >= 0:
+        cures["api"] = ((node.start, node.end, right),)
+    return replace(service, notes=notes, cures=cures)
+
+
 def services_of_object(entry: Node, text: str, path: str) -> Iterator[PlacedService]:
-    """The services of one object."""
+    """The services of one object, with what the object itself says."""
+    for service in _of_object(entry, text, path):
+        yield with_api(service, entry)
+
+
+def _of_object(entry: Node, text: str, path: str) -> Iterator[PlacedService]:
     name = str(
         entry.plain("metadata", "name")
         or entry.plain("metadata", "generateName")
