@@ -10,7 +10,7 @@ from plan_fault_text import add, engine, only_engine, option, put, rename
 from plan_text import ELSEWHERE, TP, billions, launches, one_service, plain_lines, width
 
 GPU = r"(?m)^(\s*(?:-\s*)?[\"']?nvidia\.com/gpu[\"']?\s*:\s*[\"']?)(\d+)([\"']?)"
-OTHER_CHIPS = re.compile(r"(?i)tpu|neuron|npu|ascend|xpu|gaudi|\bamd\b|rocm|\bcpu\b.*image")
+OTHER_CHIPS = re.compile(r"(?i)cpu-|-cpu|tpu|neuron|npu|ascend|xpu|gaudi|\bamd\b|rocm|\bcpu\b.*image")
 MEMORY = ("gpu-oom-weights", "gpu-oom-kv-cache", "gpu-oom-runtime")
 COUNT = ("gpu-count-exceeded", "launcher-layout", "ray-resources-pending")
 ARGUMENT = ("invalid-launch-argument",)
@@ -53,14 +53,17 @@ def _anchor(text: str, program: str) -> re.Match[str] | None:
     return match if match is not None and engine(text, match.start()) == program else None
 
 
-def adds(program: str, name: str, value: str | None = None, gpus: str = "", unless: str = "") -> Callable[[str], Iterator[Edited]]:
+def adds(program: str, name: str, value: str | None = None, gpus: str = "", unless: str = "", also: tuple[tuple[str, str | None], ...] = ()) -> Callable[[str], Iterator[Edited]]:
     """An option too many, or a wrong one."""
 
     def make(text: str) -> Iterator[Edited]:
         match = _anchor(text, program)
         if match is None or name in text or OTHER_CHIPS.search(text) or (unless and re.search(unless, text)):
             return
-        yield Edited(add(text, match, name, value), f"{name} {value or ''}", gpus)
+        broken = add(text, match, name, value)
+        for first, second in also:  # before the other one
+            broken = add(broken, match, first, second)
+        yield Edited(broken, f"{name} {value or ''}", gpus)
 
     return make
 
@@ -132,7 +135,7 @@ def small_cards(text: str) -> Iterator[Edited]:
 
 def gpus_gone(text: str) -> Iterator[Edited]:
     """No GPU granted at all to the one worker."""
-    if one_service(text) and len(re.findall(GPU, text)) in (1, 2) and not re.search("LeaderWorkerSet|claims|DynamoGraph|Ray", text):
+    if one_service(text) and len(re.findall(GPU, text)) in (1, 2) and not re.search("LeaderWorkerSet|claims|DynamoGraph|Ray|ServingRuntime", text):
         yield Edited(re.sub(GPU + r".*\n", "", text), "nvidia.com/gpu taken out")
 
 
@@ -286,7 +289,7 @@ def tp_of(new: str, without: str = "") -> Callable[[str], Iterator[Edited]]:
 
     def make(text: str) -> Iterator[Edited]:
         match = re.search(TP, plain_lines(text))
-        if match is None or int(match.group(2)) < 2 or not launches(text) or not billions(text) or "nvidia.com/gpu" in text or re.search(r"gpu:|isagg|nproc|nnodes|pipeline|--dp|data.parallel|--ep|DEVICES", text):
+        if match is None or int(match.group(2)) < 2 or not launches(text) or not billions(text) or OTHER_CHIPS.search(text) or "nvidia.com/gpu" in text or re.search(r"gpu:|isagg|nproc|nnodes|pipeline|--dp|data.parallel|--ep|DEVICES", text):
             return
         yield Edited(text[: match.start(2)] + new + text[match.end(2) :], f"TP {new}")
 
@@ -317,7 +320,7 @@ def tiny_shm(text: str) -> Iterator[Edited]:
     """The memory behind /dev/shm limited to the very default."""
     match = re.search(r"(medium:\s*[\"']?Memory[\"']?\s*\n\s*sizeLimit:\s*[\"']?)(\d+\w+)", text)
     sizes = [int(size) for _, size in re.findall(TP, plain_lines(text))]
-    if match is not None and max(sizes, default=1) > 1 and "/dev/shm" in text and "DynamoGraph" not in text:
+    if match is not None and max(sizes, default=1) > 1 and "/dev/shm" in text and "DynamoGraph" not in text and not OTHER_CHIPS.search(text):
         yield Edited(text[: match.start(2)] + "64Mi" + text[match.end(2) :], "sizeLimit 64Mi")
 
 
@@ -362,7 +365,7 @@ FAULTS = (
     Fault("bfloat16 on V100", adds("vllm", "--dtype", "bfloat16", "8xV100-32GB"), ("dtype-unsupported",)),
     Fault("bfloat16 on T4", adds("sglang", "--dtype", "bfloat16", "8xT4"), ("dtype-unsupported", *MEMORY)),
     Fault("FP8 on V100", adds("vllm", "--quantization", "fp8", "8xV100-32GB"), ("quantization-unsupported",)),
-    Fault("FA3 on A100", adds("sglang", "--attention-backend", "fa3", "8xA100-80GB"), BACKEND),
+    Fault("FA3 on B200", adds("sglang", "--attention-backend", "fa3", "8xB200"), BACKEND),
     Fault("FlashInfer on V100", adds("vllm", "--attention-backend", "FLASHINFER", "8xV100-32GB"), BACKEND),
     Fault("TRT-LLM MLA on H100", sets("sglang", "attention-backend", "trtllm_mla", "8xH100"), BACKEND),
     Fault("FlashMLA on A100", adds("vllm", "--attention-backend", "FLASHMLA", "8xA100-80GB"), BACKEND),
@@ -373,11 +376,11 @@ FAULTS = (
     Fault("block size odd", adds("vllm", "--block-size", "20"), ARGUMENT),
     Fault("length beyond the model", sets("vllm", "max-model-len", "9000000", value=r"\d{4,6}"), (*ARGUMENT, *MEMORY)),
     Fault("length beyond the model (sglang)", sets("sglang", "context-length", "9000000", value=r"\d{4,6}"), (*ARGUMENT, *MEMORY)),
-    Fault("batch below sequences", adds("vllm", "--max-num-batched-tokens", "64", unless="max-num-seqs"), ARGUMENT),
+    Fault("batch below sequences", adds("vllm", "--max-num-batched-tokens", "64", unless="max-num-seqs", also=(("--max-num-seqs", "512"),)), ARGUMENT),
     Fault("value for a switch", adds("vllm", "--enforce-eager", "true"), ARGUMENT),
     Fault("load format misspelt", adds("vllm", "--load-format", "safetensor"), ARGUMENT),
     Fault("executor misspelt", adds("vllm", "--distributed-executor-backend", "multiprocessing"), ARGUMENT),
-    Fault("data parallel does not divide", adds("sglang", "--enable-dp-attention --dp-size", "3", unless="dp-size|dp-attention|--dp"), (*ARGUMENT, "tp-not-divisible", *COUNT)),
+    Fault("data parallel does not divide", adds("sglang", "--dp-size", "3", unless="dp-size|dp-attention|--dp", also=(("--enable-dp-attention", None),)), (*ARGUMENT, "tp-not-divisible", *COUNT)),
     Fault("expert size does not divide", adds("sglang", "--ep-size", "3", unless=r"--ep|--expert|--moe"), (*ARGUMENT, "tp-not-divisible", *COUNT)),
     Fault("port above 65535", sets("vllm", "port", "80000"), ARGUMENT),
     Fault("backslash lost", backslash, ARGUMENT),

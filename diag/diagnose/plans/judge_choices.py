@@ -56,7 +56,7 @@ def judge_values(case: Case) -> Iterator[Finding]:
         tables = TABLES.get(str(getattr(service, "program", "")), ())
         for name, setting in service.options.items() if tables else ():
             value = setting.value
-            if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z][\w.-]*", value):
+            if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z][\w-]*", value):
                 continue
             known, loose = choices_of(tables, _flag(name, setting))
             if name == "disaggregation-mode" and len(tables) > 1 and known:
@@ -78,7 +78,7 @@ def _same(word: str) -> str:
 def _refused(service: Service, name: str, setting: Setting, known: tuple[str, ...], loose: bool) -> Finding:
     value = str(setting.value)
     meant = _meant(value, known)
-    sure = meant is not None or (name in CLOSED and not loose) or _of_known_version(service)
+    sure = meant is not None or name in CLOSED or _of_known_version(service)
     shown = ", ".join(known) if len(known) <= 12 else f"{', '.join(known[:12])} and {len(known) - 12} more"
     fix: dict[str, Any] = {"settings": {name: meant}} if meant else {"remove": setting.key}
     return judged(

@@ -136,7 +136,7 @@ def judge_host_memory(case: Case) -> Iterator[Finding]:
     for service in case.engines:
         notes = _notes(service)
         limit = as_bytes(notes.get("memory", ""))
-        if limit is None or absent(service) or sizes_unknown(service) or "image.gpu" not in notes:
+        if limit is None or absent(service) or sizes_unknown(service) or "image.gpu" not in notes or "Runtime" in notes.get("workload", ""):
             continue
         ranks = max(1, ranks_of(service) // max(1, service.nodes_per_replica or 1))
         if limit >= HOST_MEMORY * ranks:

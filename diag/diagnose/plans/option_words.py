@@ -32,6 +32,10 @@ def written_wrong(
     if ord(flag[0]) > 127:
         sentence = f"{flag} begins with a typographic dash (U+{ord(flag[0]):04X}), not with two hyphens"
         return _renamed(service, written, sentence, setting, name)
+    if "=" in flag:
+        right, _, word = flag.partition("=")
+        right = right if word.lower() == "true" else f"--no-{right.lstrip('-')}"
+        return _renamed(service, written, f"{flag.partition('=')[0]} is a switch and takes no value", setting, right.lstrip("-"))
     if value:
         return judged(
             "invalid-launch-argument",

@@ -201,6 +201,10 @@ def _engine_options(
             flags[flag] = (word.start, word.end)
         key = long_name(full)
         if equals:
+            if kind == "flag" and full not in TAKES_A_WORD and inline.lower() in ("true", "false"):
+                unknown.append(word.text)
+                if word.start >= 0:
+                    flags[word.text] = (word.start, word.end)
             yield key, _place(word, inline, path, flag, inline=True)
             continue
         taken, value = _values(words, index, kind)

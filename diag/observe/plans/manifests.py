@@ -12,7 +12,7 @@ from diag.observe.plans.arguments import service_of_command
 from diag.observe.plans.build import build_service
 from diag.observe.plans.interface import Insertion, PlacedService, PlacedSetting
 from diag.observe.plans.pod_edits import probe_changes, probe_settings, resource_changes, shm_changes
-from diag.observe.plans.shell_words import Command, Word, commands, expand
+from diag.observe.plans.shell_words import Command, Word, commands, expand, split
 from diag.observe.plans.values import as_int
 from diag.observe.plans.yaml_tree import Node, shell_text
 
@@ -42,6 +42,8 @@ class Pod:
     extra_env: Mapping[str, Word] = field(default_factory=dict)
     replicas_at: Node | None = None
     group: str = ""
+    lws: bool = False
+    """Of a LeaderWorkerSet."""
     bare: bool = False
     """Containers that run nothing we know, but take GPUs, count too."""
 
@@ -60,7 +62,7 @@ def services_of_pod(pod: Pod, text: str, path: str) -> Iterator[PlacedService]:
 
 def services_of_container(container: Node, pod: Pod, text: str, path: str) -> Iterator[PlacedService]:
     """What one container starts, with the container's surroundings as notes."""
-    env = {**pod.extra_env, **_env(container)}
+    env = {**_group_size(pod), **pod.extra_env, **_env(container)}
     gpu = pod.gpus or gpu_node(container)
     image = str(container.plain("image") or "")
     notes = container_notes(container, pod, gpu)
@@ -133,6 +135,11 @@ def services_of_container(container: Node, pod: Pod, text: str, path: str) -> It
         )
 
 
+def _group_size(pod: Pod) -> dict[str, Word]:
+    """What the LeaderWorkerSet's controller sets in every container."""
+    return {"LWS_GROUP_SIZE": Word(str(pod.nodes), line=pod.spec.line)} if pod.nodes and pod.lws else {}
+
+
 def listening_port(service: PlacedService) -> int:
     """Where a server answers over HTTP: as it says itself, else its default."""
     port = as_int(service.options["port"].value) if "port" in service.options else None
@@ -190,6 +197,11 @@ def _env(container: Node) -> dict[str, Word]:
 def container_commands(container: Node, text: str, env: Mapping[str, Word]) -> list[Command]:
     """The commands of `command` and `args`, shells inside them opened."""
     words = list(_words(container, text, env))
+    added = env.get("VLLM_ADDITIONAL_ARGS")
+    if container.get("command") is None and added is not None and not any("$" in word.text for word in words[:1]):
+        # KServe's LLMInferenceService: its own script runs `vllm serve` with these
+        more = [replace(word, start=-1, end=-1, line=added.line) for word in split(added.text)]
+        return [Command([Word("vllm", line=added.line), Word("serve", line=added.line), *words, *more], dict(env), added.line)]
     if not words:
         return []
     image = str(container.plain("image") or "")

@@ -104,7 +104,7 @@ def _of_object(entry: Node, text: str, path: str) -> Iterator[PlacedService]:
     for pod, trail in pods:
         pod.group, pod.bare = name, True
         if size:
-            pod.nodes = size
+            pod.nodes, pod.lws = size, True
         elif ray > 1 and "headGroupSpec" in trail:
             pod.nodes = ray
         for service in services_of_pod(pod, text, path):

@@ -349,6 +349,11 @@ def _expanded(
             yield word
 
 
+def split(text: str) -> list[Word]:
+    """The words of a piece of a command line."""
+    return [word for word in _Lexer(text).tokens() if word.style not in ("operator", BROKEN)]
+
+
 def expand(text: str, known: Mapping[str, Word]) -> str:
     """`$NAME`, `${NAME}`, `${NAME:-default}` and Kubernetes' `$(NAME)` where they are known; anything else stays."""
 
