@@ -73,6 +73,8 @@ def sets(program: str, names: str, new: str, gpus: str = "", value: str = r"[^\s
 
     def make(text: str) -> Iterator[Edited]:
         match = option(text, names, value)
+        if new == "9000000" and not billions(text):
+            return  # how long is too long depends on the model
         if match is not None and engine(text, match.start()) == program and not OTHER_CHIPS.search(text):
             yield from _edit(text, match, new, gpus)
 

@@ -214,6 +214,14 @@ def connectors() -> frozenset[str]:
 
 
 @cache
+def blocks_of_trtllm() -> dict[str, Any]:
+    """Block of TensorRT-LLM's file -> its `keys` and the `values` of those with a closed set."""
+    text = files("diag.observe.plans").joinpath("data/trtllm_blocks.json").read_text("utf-8")
+    found: dict[str, Any] = json.loads(text)["blocks"]
+    return found
+
+
+@cache
 def short_names(tables: tuple[str, ...]) -> dict[str, str]:
     """Short name -> the option, of the joined tables."""
     return {short: name for name, entry in options_of(tables).items() for short in entry[1]}

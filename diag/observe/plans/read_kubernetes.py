@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from diag.model.launch import LaunchPlan
-from diag.observe.plans.config_maps import files_of_documents, with_files
+from diag.observe.plans.config_maps import files_of_documents, files_of_script, with_files
 from diag.observe.plans.interface import PlacedService, Reader
 from diag.observe.plans.manifests import Pod, services_of_pod
 from diag.observe.plans.ray_serve import services_of_serve_config
@@ -38,7 +38,7 @@ def read(text: str, path: str) -> LaunchPlan:
     for entry in entries:
         problems += entry.doubled
         services += services_of_object(entry, text, path)
-    services = with_files(services, files_of_documents(entries), text, path)
+    services = with_files(services, {**files_of_script(text), **files_of_documents(entries)}, text, path)
     return LaunchPlan(KIND, path, tuple(unique_names(services)), problems=tuple(problems))
 
 

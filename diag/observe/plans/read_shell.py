@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from diag.model.launch import LaunchPlan, Setting
 from diag.observe.plans.arguments import service_of_command
+from diag.observe.plans.config_maps import files_of_script, with_files
 from diag.observe.plans.docker import container_of
 from diag.observe.plans.interface import PlacedService, PlacedSetting, Reader
 from diag.observe.plans.manifests import open_shells, version_of_image
@@ -42,7 +43,7 @@ def sniff(text: str, path: str) -> bool:
 def read(text: str, path: str) -> LaunchPlan:
     """Every command that starts something we know, in order."""
     batch = dict(_directives(text, path))
-    services = list(unique_names(list(_in_turn(text, path, batch))))
+    services = list(unique_names(with_files(list(_in_turn(text, path, batch)), files_of_script(text), text, path)))
     nodes = as_int(batch["slurm.nodes"].value) if "slurm.nodes" in batch else None
     return LaunchPlan("slurm" if batch else "shell", path, tuple(services), nodes)
 
