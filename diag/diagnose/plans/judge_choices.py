@@ -178,7 +178,22 @@ def _closed(name: str, text: str) -> dict[str, object]:
     return {}
 
 
+ROLES = ("kv_producer", "kv_consumer", "kv_both")
+
+
 def _connector(service: Service, setting: Setting, text: str) -> Iterator[Finding]:
+    for role in re.findall(r"\"kv_role\"\s*:\s*\"(\w+)\"", text):
+        if role not in ROLES:
+            close = difflib.get_close_matches(role, ROLES, 1, 0.7)
+            yield judged(
+                "invalid-launch-argument",
+                service,
+                Status.FAIL,
+                f"{service.name}: kv_role {role} is none of {', '.join(ROLES)}",
+                setting=setting,
+                do=f"Write {close[0] if close else 'one of these'}",
+                settings={"kv-transfer-config": text.replace(f'"{role}"', f'"{close[0]}"')} if close else None,
+            )
     if "module_path" in text:
         return  # somebody's own
     for name in re.findall(r"\"kv_connector\"\s*:\s*\"(\w+)\"", text):

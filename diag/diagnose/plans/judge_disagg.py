@@ -178,7 +178,7 @@ def judge_alike(case: Case) -> Iterator[Finding]:
                 first != second
                 and (first or second)
                 and "auto" not in (first, second)
-                and ((first and second) or (name == "block-size" and not _open(prefill, decode)))
+                and ((first and second) or (name in ("block-size", "kv-cache-dtype") and not _open(prefill, decode)))
             ):
                 yield _differs(prefill, decode, name, first, second)
         if case.plan.kind == "dynamo-2025":
@@ -344,13 +344,15 @@ def judge_one_sided(case: Case) -> Iterator[Finding]:
     roles = {_role_said(each) for each in workers}
     together = {dict(getattr(each, "notes", {})).get("pod") for each in workers}
     others = [each for each in case.engines if each not in workers]
+    yield from _untaken(workers, roles, others)
     if len(workers) < 2 or len(roles) > 1 or others or any(_open(each) for each in workers) or _apart(case, together):
         return
     role = roles.pop()
     names = {_named_for(each) for each in workers}
     other = "decode" if role == "prefill" else "prefill"
     odd = next((each for each in workers if _named_for(each) == other), None)
-    if odd is None and len(names - {""}) < 2 and not case.plan.kind.startswith("dgd"):
+    at_once = all("background" in getattr(each, "notes", {}) for each in workers)
+    if odd is None and len(names - {""}) < 2 and not case.plan.kind.startswith("dgd") and not at_once:
         return  # two files of one side may be two launches of the same kind
     odd = odd or workers[-1]
     setting = where(odd, "disaggregation-mode", "kv-transfer-config")
@@ -365,6 +367,30 @@ def judge_one_sided(case: Case) -> Iterator[Finding]:
         setting=setting,
         do=f"Make {odd.name} the {other} side",
         settings={"disaggregation-mode": other} if is_mode else {"kv-transfer-config": swapped},
+    )
+
+
+def _untaken(workers: list[Service], roles: set[str], others: list[Service]) -> Iterator[Finding]:
+    """vLLM: one side hands its cache over, the other servers have no transfer at all."""
+    name = "kv-transfer-config"
+    plain = [each for each in others if getattr(each, "program", "") == "vllm" and not _open(each)]
+    if len(roles) != 1 or not plain or len(plain) != len(others) or any(name in each.options for each in plain):
+        return
+    if any(each.model != workers[0].model or "function" in getattr(each, "notes", {}) for each in plain):
+        return
+    if any(setting_of(each, name) is None for each in workers):
+        return
+    role, odd = roles.pop(), plain[0]
+    other = ("kv_consumer", "decode") if role == "prefill" else ("kv_producer", "prefill")
+    value = re.sub(r"kv_(?:producer|consumer)", other[0], str(workers[0].options[name].value))
+    yield judged(
+        "disagg-prefill-not-enabled",
+        odd,
+        Status.FAIL,
+        f"{workers[0].name} is a {role} worker, but {odd.name} has no {name}, so nothing is handed over and it serves whole requests",
+        setting=where(odd, "model"),
+        do=f"Give {odd.name} the same connector with kv_role {other[0]}",
+        settings={name: value},
     )
 
 

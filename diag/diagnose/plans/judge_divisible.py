@@ -60,10 +60,10 @@ def setting_uses_dp_attention(options: object) -> bool:
 
 
 def judge_ranks_divide(case: Case) -> Iterator[Finding]:
-    """SGLang: attention replicas and expert groups must divide the tensor-parallel ranks."""
+    """SGLang and TensorRT-LLM: attention replicas and expert groups must divide the tensor-parallel ranks."""
     for service in case.engines:
         tp = service.tensor_parallel_size or 1
-        if engine_of(service) != "sglang" or sizes_unknown(service) or absent(service):
+        if engine_of(service) not in ("sglang", "trtllm") or sizes_unknown(service) or absent(service):
             continue
         data, expert = service.data_parallel_size, integer(service, "expert-parallel-size")
         for size, name, what in (

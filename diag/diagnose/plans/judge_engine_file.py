@@ -40,7 +40,7 @@ def _slip(written: str, meant: str) -> bool:
     one, other = (name.replace("-", "_").split("_") for name in (written, meant))
     if len(one) != len(other):
         return "".join(one) == "".join(other)
-    return all(a == b or (a[:1] == b[:1] and abs(len(a) - len(b)) < 3) for a, b in zip(one, other, strict=True))
+    return all(a == b or (a[:1] == b[:1] and abs(len(a) - len(b)) < 4) for a, b in zip(one, other, strict=True))
 
 
 def judge_values(case: Case) -> Iterator[Finding]:

@@ -90,6 +90,8 @@ def _all_here(case: Case, service: Service) -> bool:
     ranks = {
         as_int(text_of(each, "node-rank")) for each in case.services if each.framework == service.framework
     }
+    if any("host" in getattr(each, "notes", {}) for each in case.services):
+        return False
     waited = [each for each in case.services if "background" not in getattr(each, "notes", {})]
     return case.plan.kind == "shell" and len(waited) <= 1 and ranks >= set(range(nodes_of(case, service)))
 
@@ -284,7 +286,7 @@ def _place(case: Case, service: Service) -> str | None:
     if notes.get("kubernetes"):
         return f"pod {notes.get('pod')} at {notes.get('pod.at')}" if not notes.get("hostNetwork") else None
     if case.plan.kind in SHARED_HOST and notes.get("background") and not notes.get("docker"):
-        return "host"
+        return f"host {notes.get('host', '')}"
     return None
 
 

@@ -18,6 +18,7 @@ CLOSE = 0.84
 """difflib's ratio from which a name counts as a misspelling of another: one or two letters in twenty."""
 TABLES = {
     "vllm": ("vllm",),
+    "ray.serve.llm": ("vllm",),
     "sglang": ("sglang",),
     "dynamo.vllm": ("vllm", "dynamo.vllm"),
     "dynamo.sglang": ("sglang", "dynamo.sglang"),

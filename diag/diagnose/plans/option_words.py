@@ -49,7 +49,44 @@ def written_wrong(
         )
     if re.match(r"-[A-Za-z]", flag) and kind_of(tables, name)[0] is not None:
         return _renamed(service, written, f"{flag} has one hyphen; long options have two", setting, name)
-    return None if not flag.startswith("--") else _of_another_engine(service, written, name.replace("_", "-"), tables, setting)
+    if not flag.startswith("-"):
+        return _key_of_another_engine(service, written, tables, setting)
+    if "docker" in getattr(service, "notes", {}) and name in DOCKER:
+        return judged(
+            "invalid-launch-argument",
+            service,
+            Status.FAIL,
+            f"{service.name}: {flag} is an option of docker run, but stands behind the image and so goes to {service.framework}",
+            setting=setting,
+            option=written,
+            do=f"Write {flag} before the image",
+        )
+    return _of_another_engine(service, written, name.replace("_", "-"), tables, setting)
+
+
+DOCKER = ("gpus", "ipc", "shm-size", "network", "net", "volume", "publish", "runtime", "ulimit", "privileged", "rm", "mount")
+
+
+def _key_of_another_engine(
+    service: Service, written: str, tables: tuple[str, ...], setting: Setting | None
+) -> Finding | None:
+    """A key of an engine's file that is another engine's name for one of its own."""
+    own = {name.replace("_", "-"): name for name in options_of(tables)}
+    plain = written.replace("_", "-")
+    group = next((names for names in SAME if plain in {name.replace("_", "-") for name in names}), ())
+    meant = next((own[each] for name in group if (each := name.replace("_", "-")) in own), None)
+    if meant is None:
+        return None
+    return judged(
+        "invalid-launch-argument",
+        service,
+        Status.FAIL,
+        f"{service.name}: {tables[0]} calls {written} {meant}",
+        setting=setting,
+        option=written,
+        do=f"Write {meant}",
+        rename=(written, meant),
+    )
 
 
 def _renamed(service: Service, written: str, sentence: str, setting: Setting | None, name: str) -> Finding:

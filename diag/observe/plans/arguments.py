@@ -279,6 +279,8 @@ def _script_sizes(words: Sequence[Word], path: str) -> Iterator[tuple[str, Setti
             value = inline if equals else words[index + 1].text if index + 1 < len(words) else None
             if value is not None and as_int(value) is not None:
                 yield f"script.{key}", _place(word if equals else words[index + 1], value, path, flag)
+        elif key in MEGATRON_WORDS:
+            yield f"script.{key}", Setting(True, path, word.line, flag)
 
 
 MEGATRON_SIZES = (
@@ -286,4 +288,17 @@ MEGATRON_SIZES = (
     "pipeline-model-parallel-size",
     "context-parallel-size",
     "expert-model-parallel-size",
+    "num-attention-heads",
+    "num-layers",
+    "micro-batch-size",
+    "global-batch-size",
+)
+MEGATRON_WORDS = (
+    # how else layers are dealt out to stages
+    "num-layers-per-virtual-pipeline-stage",
+    "decoder-first-pipeline-num-layers",
+    "decoder-last-pipeline-num-layers",
+    "pipeline-model-parallel-layout",
+    "pp-partition-method",
+    "deepspeed",
 )

@@ -11,7 +11,7 @@ from diag.observe.plans.arguments import service_of_command
 from diag.observe.plans.config_maps import files_of_script, with_files
 from diag.observe.plans.docker import container_of
 from diag.observe.plans.interface import PlacedService, PlacedSetting, Reader
-from diag.observe.plans.manifests import open_shells, version_of_image
+from diag.observe.plans.manifests import open_shells, place_command, replace_line, version_of_image
 from diag.observe.plans.programs import HINT
 from diag.observe.plans.read_kubernetes import unique_names
 from diag.observe.plans.shell_words import Command, commands
@@ -120,6 +120,9 @@ def services_of_shell_command(
             if service is not None:
                 yield replace(service, cures={**service.cures, **container.cures})
         return
+    if command.words[0].text.rsplit("/", 1)[-1] in ("ssh", "pdsh"):
+        yield from _elsewhere(command, text, path, batch)
+        return
     opened = (
         open_shells(command.words, "", command.env)
         if any(word.text.rsplit("/", 1)[-1] in ("sh", "bash") for word in command.words[:12])
@@ -128,6 +131,26 @@ def services_of_shell_command(
     for inner in opened:
         notes = {"background": "true"} if command.background or inner.background else {}
         service = service_of_command(inner, path, extra=batch, notes=notes)
+        if service is not None:
+            yield service
+
+
+def _elsewhere(command: Command, text: str, path: str, batch: dict[str, Setting]) -> Iterator[PlacedService]:
+    """What `ssh HOST "..."` starts over there."""
+    script = next((word for word in command.words[1:] if re.search(r"\s", word.text)), None)
+    host = next((word.text for word in command.words[1:] if not word.text.startswith("-")), "")
+    if script is None:
+        words = command.words[2:]
+        inner = [Command(list(words), command.env, command.line)] if words else []
+    else:
+        inner = list(commands(script.text))
+        if script.start >= 0 and script.text == text[script.start + 1 : script.end - 1]:
+            inner = [place_command(each, [(0, script.start + 1)], text) for each in inner]
+        else:
+            inner = [replace_line(each, script.line) for each in inner]
+    for each in inner:
+        notes = {"host": host, **({"background": "true"} if command.background or each.background else {})}
+        service = service_of_command(each, path, extra=batch, notes=notes)
         if service is not None:
             yield service
 
