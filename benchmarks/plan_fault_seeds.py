@@ -388,7 +388,6 @@ SEEDS = (
             ("no GPUs", "--gpus all ", "", "gpu-not-visible gpu-count-exceeded"),
             ("one GPU", "--gpus all", "--gpus '\"device=0\"'", COUNT),
             ("no shared memory", " --ipc=host", "", "shm-too-small"),
-            ("groups cut by TP 8", "--tensor-parallel-size 2", "--tensor-parallel-size 8", "quantization-unsupported tp-not-divisible"),
             ("contradicting quantization", "--port 8000", "--port 8000 --quantization gptq", "quantization-unsupported invalid-launch-argument"),
             ("option behind the image's", "--model Qwen", "--gpus all --model Qwen", ARG),
         ),

@@ -189,7 +189,7 @@ def judge_visible(case: Case) -> Iterator[Finding]:
             continue
         twice = sorted({each for each in devices if devices.count(each) > 1})
         if twice:
-            kept = ",".join(dict.fromkeys(devices))
+            kept = _first_devices(service, there, max(len(devices), _local(case, service)))
             yield judged(
                 "duplicate-gpu",
                 service,
@@ -213,9 +213,9 @@ def judge_visible(case: Case) -> Iterator[Finding]:
                 setting=setting,
                 there=there,
                 do="Name GPUs that exist",
+                variables={"CUDA_VISIBLE_DEVICES": _first_devices(service, there, len(devices))},
             )
-        ranks = (service.tensor_parallel_size or 1) * (service.pipeline_parallel_size or 1)
-        local = ranks // max(1, nodes_of(case, service))
+        local = _local(case, service)
         if devices and local > len(devices) and engine_of(service):
             yield judged(
                 "gpu-count-exceeded",
@@ -226,7 +226,21 @@ def judge_visible(case: Case) -> Iterator[Finding]:
                 wanted=local,
                 there=len(devices),
                 do="Show it as many GPUs as it has ranks",
+                variables={"CUDA_VISIBLE_DEVICES": _first_devices(service, there, local)} if there is None or local <= there else None,
             )
+
+
+def _local(case: Case, service: Service) -> int:
+    """Ranks of a service on one node."""
+    ranks = (service.tensor_parallel_size or 1) * (service.pipeline_parallel_size or 1)
+    return ranks // max(1, nodes_of(case, service))
+
+
+def _first_devices(service: Service, there: int | None, count: int) -> str:
+    """As many devices, those named already first."""
+    named = [each for each in dict.fromkeys(visible(service) or []) if there is None or (as_int(each) or 0) < there]
+    free = (str(index) for index in range(there or 64) if str(index) not in named)
+    return ",".join([*named, *(each for each, _ in zip(free, range(count), strict=False))][:count])
 
 
 def visible(service: Service) -> list[str] | None:

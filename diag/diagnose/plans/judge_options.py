@@ -231,6 +231,7 @@ def judge_numbers(case: Case) -> Iterator[Finding]:
                     f"{service.name}: {name} {text!r} is no {'port' if name == 'port' else 'whole number from ' + str(low)}",
                     setting=setting,
                     do=f"Give {name} a number",
+                    remove=setting.key if setting.value is True else None,
                 )
         share = service.options.get("gpu-memory-utilization") or service.options.get("mem-fraction-static")
         if share is not None and (found := _share_problem(share)):

@@ -60,6 +60,7 @@ def written_wrong(
             setting=setting,
             option=written,
             do=f"Write {flag} before the image",
+            remove=written,
         )
     return _of_another_engine(service, written, name.replace("_", "-"), tables, setting)
 

@@ -11,7 +11,7 @@ from diag.model.launch import Setting
 from diag.observe.plans.arguments import service_of_command
 from diag.observe.plans.build import build_service
 from diag.observe.plans.interface import Insertion, PlacedService, PlacedSetting
-from diag.observe.plans.pod_edits import probe_changes, probe_settings, resource_changes, shm_changes
+from diag.observe.plans.pod_edits import missing_volumes, probe_changes, probe_settings, resource_changes, shm_changes
 from diag.observe.plans.shell_words import Command, Word, commands, expand, split
 from diag.observe.plans.values import as_int
 from diag.observe.plans.yaml_tree import Node, shell_text
@@ -114,6 +114,7 @@ def services_of_container(container: Node, pod: Pod, text: str, path: str) -> It
                 cures={
                     **service.cures,
                     **resource_changes(container, notes.get("gpu.misspelt"), GPU_RESOURCES),
+                    **missing_volumes(container, pod.spec)[1],
                     **probe_changes(container, listening_port(service)),
                     "shm-too-small": shm_changes(container, pod.spec),
                 },
@@ -343,6 +344,9 @@ def container_notes(container: Node, pod: Pod, gpu: Node | None) -> dict[str, st
     if gpu is None and isinstance(resources, dict) and container.plain("resources", "claims"):
         notes["claims"] = "true"
     notes |= _resources(container)
+    missing, _ = missing_volumes(container, pod.spec)
+    if missing and pod.bare:
+        notes["volumes.missing"] = ",".join(missing)
     ports = container.get("ports")
     notes["ports"] = ",".join(
         f"{item.plain('name') or ''}={item.plain('containerPort')}" for item in (ports.items if ports is not None else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 
 from diag.model.launch import Setting
@@ -119,3 +120,19 @@ def probe_changes(container: Node, port: int, path: str = "/health") -> dict[str
             if changes:
                 found[f"{probe}.at"] = tuple(changes)
     return found
+
+
+def missing_volumes(container: Node, spec: Node) -> tuple[list[str], dict[str, tuple[Change, ...]]]:
+    """(names that are mounted and that nothing provides, the change to the volume that is nearly called so)."""
+    mounts, volumes = container.get("volumeMounts"), spec.get("volumes")
+    if mounts is None or volumes is None or not volumes.items:
+        return [], {}  # a controller may add them
+    have = [str(item.plain("name")) for item in volumes.items]
+    missing, changes = [], []
+    for item in mounts.items:
+        node = item.get("name")
+        close = difflib.get_close_matches(str(node.value), have, 1, 0.7) if node is not None else []
+        if node is not None and str(node.value) not in have and close:
+            missing.append(str(node.value))
+            changes.append((node.start, node.end, close[0]))
+    return missing, {"volume-name": tuple(changes)} if changes else {}

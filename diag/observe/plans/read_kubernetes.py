@@ -99,7 +99,9 @@ def _of_object(entry: Node, text: str, path: str) -> Iterator[PlacedService]:
     ray = ray_nodes(entry)
     serve = entry.get("spec", "serveConfigV2")
     if serve is not None and isinstance(serve.value, str):
-        yield from services_of_serve_config(serve, text, path)
+        for service in services_of_serve_config(serve, text, path):
+            own = ray and not re.search(r"(?i)tpu|neuron|npu|xpu|amd\.com", text)
+            yield replace(service, notes={**service.notes, "ray.cluster": "true"}) if own else service
     engine_at_head = False
     for pod, trail in pods:
         pod.group, pod.bare = name, True

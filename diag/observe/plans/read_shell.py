@@ -18,6 +18,8 @@ from diag.observe.plans.shell_words import Command, commands
 from diag.observe.plans.values import as_int
 
 _YAML_LIKE = re.compile(r"^(?:---\s*$|apiVersion\s*:|[A-Za-z_][\w.-]*\s*:(?:\s|$))", re.MULTILINE)
+_IN_VARIABLES = re.compile(r"\$\{?\w+\}?[\"']?\s+(?:serve|-m\s+(?:vllm|sglang|dynamo)\.|launch\b)|\$\{?(?:CMD|LAUNCH\w*|SERVE\w*|RUN\w*)\b")
+"""A program whose name stands in a variable: `$CMD serve MODEL`."""
 _ENDINGS = (".sh", ".bash", ".sbatch", ".slurm", ".srun", ".cmd", ".txt", ".job")
 _SBATCH = re.compile(r"^#SBATCH\s+(--?[A-Za-z][\w-]*)(?:[= ]\s*(\S+))?", re.MULTILINE)
 _LONG = {
@@ -34,7 +36,7 @@ _LONG = {
 def sniff(text: str, path: str) -> bool:
     """A known program in something that is no YAML: by its first line, its name, or its lack of keys."""
     if text.startswith("#!") and "sh" in text[:40].split("\n", maxsplit=1)[0]:
-        return bool(HINT.search(text)) or "#SBATCH" in text
+        return bool(HINT.search(text) or _IN_VARIABLES.search(text)) or "#SBATCH" in text
     if path.endswith((".yaml", ".yml", ".json", ".py", ".md", ".toml", ".log", ".rst")):
         return False
     return bool(HINT.search(text)) and (path.endswith(_ENDINGS) or not _YAML_LIKE.search(text))
@@ -140,7 +142,8 @@ def _elsewhere(command: Command, text: str, path: str, batch: dict[str, Setting]
     script = next((word for word in command.words[1:] if re.search(r"\s", word.text)), None)
     host = next((word.text for word in command.words[1:] if not word.text.startswith("-")), "")
     if script is None:
-        words = command.words[2:]
+        at = next((index for index, word in enumerate(command.words[1:], 1) if not word.text.startswith("-")), 1)
+        words = command.words[at + 1 :]
         inner = [Command(list(words), command.env, command.line)] if words else []
     else:
         inner = list(commands(script.text))

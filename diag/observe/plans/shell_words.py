@@ -35,6 +35,7 @@ KEYWORDS = (
     "time",
     "command",
     "sudo",
+    "eval",
 )
 
 
@@ -279,7 +280,9 @@ def _one(words: list[Word], flow: Flow, joined: str, *, background: bool) -> Ite
 
 def _finish(words: list[Word], flow: Flow, *, background: bool) -> Iterator[Command]:
     known, arrays = flow.known, flow.arrays
+    again = False
     while words and words[0].text in KEYWORDS:
+        again = again or words[0].text == "eval"
         words = words[1:]
     if words and words[0].text in ("export", "declare", "readonly", "local", "typeset", "set", "env"):
         exported = words[0].text != "env"
@@ -321,6 +324,12 @@ def _finish(words: list[Word], flow: Flow, *, background: bool) -> Iterator[Comm
         known.update(own)
         return
     expanded = list(_expanded(words, {**known, **own}, arrays))
+    if again:  # `eval` reads its words once more
+        expanded = [
+            part if part.text == word.text else Word(part.text, line=word.line)
+            for word in expanded
+            for part in ([word] if not re.search(r"\s", word.text) else split(word.text))
+        ]
     if expanded:
         inherited = {name: word for name, word in known.items() if flow.exports(name)}
         yield Command(expanded, {**inherited, **own}, expanded[0].line or words[0].line, background)
