@@ -155,7 +155,7 @@ def judge_probe_target(case: Case) -> Iterator[Finding]:
         for kind in ("livenessProbe", "startupProbe", "readinessProbe"):
             target, _, page = notes.get(f"{kind}.at", "").partition(" ")
             asked = as_int(names.get(target, target)) if target else None
-            if asked is None or listens is None:
+            if asked is None or listens is None or listens > 65535:
                 continue
             line = as_int(notes.get(f"{kind}.line"))
             other = str(asked) in names.values() and (port is None or len(set(names.values())) > 1)

@@ -232,6 +232,7 @@ def judge_numbers(case: Case) -> Iterator[Finding]:
                     setting=setting,
                     do=f"Give {name} a number",
                     remove=setting.key if setting.value is True else None,
+                    settings={"port": _usual_port(service)} if name == "port" and setting.value is not True else None,
                 )
         share = service.options.get("gpu-memory-utilization") or service.options.get("mem-fraction-static")
         if share is not None and (found := _share_problem(share)):
@@ -244,6 +245,13 @@ def judge_numbers(case: Case) -> Iterator[Finding]:
                 do="Use a share between 0.5 and 0.95",
                 settings={_share_name(service): _share_meant(share.value)},
             )
+
+
+def _usual_port(service: Service) -> int:
+    """The one port that the container names, else the engine's default."""
+    named = [each.partition("=")[2] for each in str(dict(getattr(service, "notes", {})).get("ports") or "").split(",")]
+    numbers = [as_int(each) for each in named if as_int(each)]
+    return (numbers[0] if len(numbers) == 1 else None) or (30000 if service.framework == "sglang" else 8000)
 
 
 def _share_name(service: Service) -> str:
