@@ -7,6 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from plan_fault_plans import (
+    BATCH,
+    COMPOSE,
+    DEPLOYMENT,
+    DOCKER,
+    LWS,
+    PD_SCRIPT,
+    RAYSERVICE,
+    TRTLLM,
+    TWO_NODES,
+    VARIABLES,
+)
+
 Broken = tuple[str, str, str, str]
 ARG = "invalid-launch-argument"
 COUNT = "gpu-count-exceeded launcher-layout"
@@ -24,240 +37,6 @@ class Seed:
     faults: tuple[Broken, ...]
 
 
-TWO_NODES = """#!/bin/bash
-# run on both nodes
-export NCCL_SOCKET_IFNAME=eth0
-export GLOO_SOCKET_IFNAME=eth0
-ssh node0 "python3 -m sglang.launch_server --model-path deepseek-ai/DeepSeek-V3 --tp 16 --nnodes 2 --node-rank 0 --dist-init-addr 10.0.0.1:20000 --trust-remote-code --port 30000" &
-ssh node1 "python3 -m sglang.launch_server --model-path deepseek-ai/DeepSeek-V3 --tp 16 --nnodes 2 --node-rank 1 --dist-init-addr 10.0.0.1:20000 --trust-remote-code --port 30000" &
-wait
-"""
-PD_SCRIPT = """#!/bin/bash
-MODEL=meta-llama/Llama-3.1-8B-Instruct
-CUDA_VISIBLE_DEVICES=0 VLLM_NIXL_SIDE_CHANNEL_PORT=5600 vllm serve $MODEL --port 8100 \\
-  --max-model-len 8192 --block-size 64 --gpu-memory-utilization 0.85 \\
-  --kv-transfer-config '{"kv_connector":"NixlConnector","kv_role":"kv_producer"}' &
-CUDA_VISIBLE_DEVICES=1 VLLM_NIXL_SIDE_CHANNEL_PORT=5601 vllm serve $MODEL --port 8200 \\
-  --max-model-len 8192 --block-size 64 --gpu-memory-utilization 0.85 \\
-  --kv-transfer-config '{"kv_connector":"NixlConnector","kv_role":"kv_consumer"}' &
-wait
-"""
-COMPOSE = """services:
-  vllm:
-    image: vllm/vllm-openai:v0.11.0
-    command: --model Qwen/Qwen2.5-32B-Instruct --tensor-parallel-size 4 --max-model-len 16384 --port 8000
-    ports:
-      - "8000:8000"
-    shm_size: 16g
-    environment:
-      NCCL_DEBUG: INFO
-    deploy:
-      resources:
-        reservations:
-          devices:
-            - driver: nvidia
-              count: 4
-              capabilities: [gpu]
-  embed:
-    image: vllm/vllm-openai:v0.11.0
-    command: --model BAAI/bge-m3 --port 8001 --gpu-memory-utilization 0.3
-    ports:
-      - "8001:8001"
-    shm_size: 8g
-    deploy:
-      resources:
-        reservations:
-          devices:
-            - driver: nvidia
-              count: 1
-              capabilities: [gpu]
-"""
-LWS = """apiVersion: leaderworkerset.x-k8s.io/v1
-kind: LeaderWorkerSet
-metadata:
-  name: sglang
-spec:
-  replicas: 1
-  leaderWorkerTemplate:
-    size: 2
-    workerTemplate:
-      spec:
-        containers:
-          - name: sglang
-            image: lmsysorg/sglang:v0.5.5
-            command:
-              - python3
-              - -m
-              - sglang.launch_server
-              - --model-path
-              - deepseek-ai/DeepSeek-R1
-              - --tp
-              - "16"
-              - --dist-init-addr
-              - $(LWS_LEADER_ADDRESS):20000
-              - --nnodes
-              - $(LWS_GROUP_SIZE)
-              - --node-rank
-              - $(LWS_WORKER_INDEX)
-              - --trust-remote-code
-              - --port
-              - "30000"
-            resources:
-              limits:
-                nvidia.com/gpu: "8"
-                memory: 900Gi
-            volumeMounts:
-              - mountPath: /dev/shm
-                name: dshm
-        volumes:
-          - name: dshm
-            emptyDir:
-              medium: Memory
-              sizeLimit: 64Gi
-"""
-DEPLOYMENT = """apiVersion: apps/v1
-kind: Deployment
-metadata:
-  name: llama
-spec:
-  replicas: 1
-  selector:
-    matchLabels: {app: llama}
-  template:
-    metadata:
-      labels: {app: llama}
-    spec:
-      containers:
-        - name: vllm
-          image: vllm/vllm-openai:v0.11.0
-          args:
-            - --model=meta-llama/Llama-3.3-70B-Instruct
-            - --tensor-parallel-size=4
-            - --max-model-len=32768
-            - --port=8000
-          env:
-            - name: VLLM_LOGGING_LEVEL
-              value: INFO
-          ports:
-            - containerPort: 8000
-          startupProbe:
-            httpGet:
-              path: /health
-              port: 8000
-            periodSeconds: 10
-            failureThreshold: 180
-          livenessProbe:
-            httpGet:
-              path: /health
-              port: 8000
-            periodSeconds: 10
-            failureThreshold: 3
-          resources:
-            limits:
-              nvidia.com/gpu: 4
-              memory: 200Gi
-            requests:
-              nvidia.com/gpu: 4
-              memory: 200Gi
-          volumeMounts:
-            - name: dshm
-              mountPath: /dev/shm
-      volumes:
-        - name: dshm
-          emptyDir: {medium: Memory, sizeLimit: 16Gi}
-"""
-BATCH = """#!/bin/bash
-#SBATCH --nodes=4
-#SBATCH --gpus-per-node=8
-#SBATCH --ntasks-per-node=1
-export NCCL_SOCKET_IFNAME=ib0
-export MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1)
-srun torchrun --nnodes 4 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint $MASTER_ADDR:29500 \\
-  pretrain_gpt.py --tensor-model-parallel-size 8 --pipeline-model-parallel-size 2 \\
-  --num-layers 48 --hidden-size 8192 --num-attention-heads 64 --micro-batch-size 1 --global-batch-size 512
-"""
-TRTLLM = """# trtllm-serve --extra_llm_api_options
-tensor_parallel_size: 8
-moe_expert_parallel_size: 8
-enable_attention_dp: true
-max_batch_size: 64
-max_num_tokens: 8192
-max_seq_len: 9216
-kv_cache_config:
-  enable_block_reuse: false
-  free_gpu_memory_fraction: 0.8
-  dtype: fp8
-moe_config:
-  backend: DEEPGEMM
-cuda_graph_config:
-  enable_padding: true
-cache_transceiver_config:
-  backend: UCX
-  max_tokens_in_buffer: 9216
-"""
-DOCKER = """#!/bin/bash
-docker run --rm --gpus all --network host --ipc=host \\
-  -v $HOME/.cache/huggingface:/root/.cache/huggingface \\
-  vllm/vllm-openai:v0.11.0 \\
-  --model Qwen/Qwen2.5-72B-Instruct-AWQ --tensor-parallel-size 2 --max-model-len 16384 --port 8000
-"""
-RAYSERVICE = """apiVersion: ray.io/v1
-kind: RayService
-metadata:
-  name: serve-llm
-spec:
-  serveConfigV2: |
-    applications:
-      - name: llms
-        import_path: ray.serve.llm:build_openai_app
-        route_prefix: "/"
-        args:
-          llm_configs:
-            - model_loading_config:
-                model_id: qwen2.5-7b-instruct
-                model_source: Qwen/Qwen2.5-7B-Instruct
-              engine_kwargs:
-                dtype: bfloat16
-                max_model_len: 8192
-                tensor_parallel_size: 2
-              deployment_config:
-                autoscaling_config:
-                  min_replicas: 1
-                  max_replicas: 1
-  rayClusterConfig:
-    rayVersion: "2.46.0"
-    headGroupSpec:
-      rayStartParams: {num-cpus: "0"}
-      template:
-        spec:
-          containers:
-            - name: ray-head
-              image: rayproject/ray-llm:2.46.0-py311-cu124
-              resources:
-                limits: {cpu: 4, memory: 8Gi}
-    workerGroupSpecs:
-      - replicas: 1
-        minReplicas: 1
-        maxReplicas: 1
-        groupName: gpu
-        rayStartParams: {}
-        template:
-          spec:
-            containers:
-              - name: ray-worker
-                image: rayproject/ray-llm:2.46.0-py311-cu124
-                resources:
-                  limits: {cpu: 16, memory: 64Gi, nvidia.com/gpu: 2}
-"""
-VARIABLES = """#!/bin/bash
-CMD="vllm"
-ARGS="--tensor-parallel-size 2 --max-model-len 16384"
-SERVE="python3 -m sglang.launch_server"
-$CMD serve Qwen/Qwen2.5-14B-Instruct $ARGS --port 8000 &
-CUDA_VISIBLE_DEVICES=4,5 $SERVE --model-path Qwen/Qwen2.5-14B-Instruct --tp 2 --port 30000 &
-wait
-"""
-
 SEEDS = (
     Seed(
         "two_nodes.sh",
@@ -267,14 +46,49 @@ SEEDS = (
         (
             ("rank given twice", "--node-rank 1", "--node-rank 0", "launcher-layout"),
             ("rank beyond the nodes", "--node-rank 1", "--node-rank 2", "launcher-layout"),
-            ("other master on one node", "1 --dist-init-addr 10.0.0.1", "1 --dist-init-addr 10.0.0.2", "launcher-layout rendezvous-timeout host-ip-wrong"),
-            ("other master port on one node", "1 --dist-init-addr 10.0.0.1:20000", "1 --dist-init-addr 10.0.0.1:20001", "launcher-layout rendezvous-timeout"),
+            (
+                "other master on one node",
+                "1 --dist-init-addr 10.0.0.1",
+                "1 --dist-init-addr 10.0.0.2",
+                "launcher-layout rendezvous-timeout host-ip-wrong",
+            ),
+            (
+                "other master port on one node",
+                "1 --dist-init-addr 10.0.0.1:20000",
+                "1 --dist-init-addr 10.0.0.1:20001",
+                "launcher-layout rendezvous-timeout",
+            ),
             ("nnodes differ", "--nnodes 2 --node-rank 1", "--nnodes 3 --node-rank 1", "launcher-layout"),
-            ("TP differs between nodes", "--tp 16 --nnodes 2 --node-rank 1", "--tp 8 --nnodes 2 --node-rank 1", "launcher-layout tp-mismatch-disagg"),
-            ("other model on one node", "DeepSeek-V3 --tp 16 --nnodes 2 --node-rank 1", "DeepSeek-R1 --tp 16 --nnodes 2 --node-rank 1", "launcher-layout model-path-missing version-skew"),
-            ("TP not a multiple of nodes", "--tp 16 --nnodes 2 --node-rank 0", "--tp 15 --nnodes 2 --node-rank 0", "launcher-layout tp-not-divisible"),
-            ("master is localhost", "0 --dist-init-addr 10.0.0.1", "0 --dist-init-addr localhost", "host-ip-wrong launcher-layout"),
-            ("no master address", " --dist-init-addr 10.0.0.1:20000 --trust-remote-code --port 30000\" &\nssh node1", " --trust-remote-code --port 30000\" &\nssh node1", "launcher-layout rendezvous-timeout host-ip-wrong invalid-launch-argument"),
+            (
+                "TP differs between nodes",
+                "--tp 16 --nnodes 2 --node-rank 1",
+                "--tp 8 --nnodes 2 --node-rank 1",
+                "launcher-layout tp-mismatch-disagg",
+            ),
+            (
+                "other model on one node",
+                "DeepSeek-V3 --tp 16 --nnodes 2 --node-rank 1",
+                "DeepSeek-R1 --tp 16 --nnodes 2 --node-rank 1",
+                "launcher-layout model-path-missing version-skew",
+            ),
+            (
+                "TP not a multiple of nodes",
+                "--tp 16 --nnodes 2 --node-rank 0",
+                "--tp 15 --nnodes 2 --node-rank 0",
+                "launcher-layout tp-not-divisible",
+            ),
+            (
+                "master is localhost",
+                "0 --dist-init-addr 10.0.0.1",
+                "0 --dist-init-addr localhost",
+                "host-ip-wrong launcher-layout",
+            ),
+            (
+                "no master address",
+                ' --dist-init-addr 10.0.0.1:20000 --trust-remote-code --port 30000" &\nssh node1',
+                ' --trust-remote-code --port 30000" &\nssh node1',
+                "launcher-layout rendezvous-timeout host-ip-wrong invalid-launch-argument",
+            ),
         ),
     ),
     Seed(
@@ -287,12 +101,42 @@ SEEDS = (
             ("role misspelt", "kv_consumer", "kv_comsumer", ARG),
             ("one side channel port", "5601", "5600", "port-in-use"),
             ("one HTTP port", "--port 8200", "--port 8100", "port-in-use"),
-            ("one GPU for both", "CUDA_VISIBLE_DEVICES=1", "CUDA_VISIBLE_DEVICES=0", "gpu-memory-in-use duplicate-gpu"),
-            ("block size of one side", "8200 \\\n  --max-model-len 8192 --block-size 64", "8200 \\\n  --max-model-len 8192 --block-size 32", PAIR),
-            ("cache type of one side", "--gpu-memory-utilization 0.85 \\\n  --kv-transfer-config '{\"kv_connector\":\"NixlConnector\",\"kv_role\":\"kv_consumer", "--kv-cache-dtype fp8 --gpu-memory-utilization 0.85 \\\n  --kv-transfer-config '{\"kv_connector\":\"NixlConnector\",\"kv_role\":\"kv_consumer", PAIR),
-            ("no transfer config on one side", "  --kv-transfer-config '{\"kv_connector\":\"NixlConnector\",\"kv_role\":\"kv_consumer\"}' &", "  &", PAIR),
-            ("single quotes in JSON", "'{\"kv_connector\":\"NixlConnector\",\"kv_role\":\"kv_producer\"}'", "\"{'kv_connector':'NixlConnector','kv_role':'kv_producer'}\"", ARG),
-            ("other connector on one side", "NixlConnector\",\"kv_role\":\"kv_consumer", "LMCacheConnectorV1\",\"kv_role\":\"kv_consumer", PAIR),
+            (
+                "one GPU for both",
+                "CUDA_VISIBLE_DEVICES=1",
+                "CUDA_VISIBLE_DEVICES=0",
+                "gpu-memory-in-use duplicate-gpu",
+            ),
+            (
+                "block size of one side",
+                "8200 \\\n  --max-model-len 8192 --block-size 64",
+                "8200 \\\n  --max-model-len 8192 --block-size 32",
+                PAIR,
+            ),
+            (
+                "cache type of one side",
+                '--gpu-memory-utilization 0.85 \\\n  --kv-transfer-config \'{"kv_connector":"NixlConnector","kv_role":"kv_consumer',
+                '--kv-cache-dtype fp8 --gpu-memory-utilization 0.85 \\\n  --kv-transfer-config \'{"kv_connector":"NixlConnector","kv_role":"kv_consumer',
+                PAIR,
+            ),
+            (
+                "no transfer config on one side",
+                '  --kv-transfer-config \'{"kv_connector":"NixlConnector","kv_role":"kv_consumer"}\' &',
+                "  &",
+                PAIR,
+            ),
+            (
+                "single quotes in JSON",
+                '\'{"kv_connector":"NixlConnector","kv_role":"kv_producer"}\'',
+                "\"{'kv_connector':'NixlConnector','kv_role':'kv_producer'}\"",
+                ARG,
+            ),
+            (
+                "other connector on one side",
+                'NixlConnector","kv_role":"kv_consumer',
+                'LMCacheConnectorV1","kv_role":"kv_consumer',
+                PAIR,
+            ),
         ),
     ),
     Seed(
@@ -304,8 +148,18 @@ SEEDS = (
             ("one published port", '"8001:8001"', '"8000:8001"', "port-in-use"),
             ("fewer devices", "count: 4", "count: 2", COUNT),
             ("GPU twice", "count: 4", 'device_ids: ["0", "1", "1", "2"]', "duplicate-gpu gpu-count-exceeded"),
-            ("no device reserved", "    deploy:\n      resources:\n        reservations:\n          devices:\n            - driver: nvidia\n              count: 4\n              capabilities: [gpu]\n", "", "gpu-not-visible gpu-count-exceeded"),
-            ("no capability", "count: 4\n              capabilities: [gpu]", "count: 4\n              capabilities: [compute]", "gpu-not-visible"),
+            (
+                "no device reserved",
+                "    deploy:\n      resources:\n        reservations:\n          devices:\n            - driver: nvidia\n              count: 4\n              capabilities: [gpu]\n",
+                "",
+                "gpu-not-visible gpu-count-exceeded",
+            ),
+            (
+                "no capability",
+                "count: 4\n              capabilities: [gpu]",
+                "count: 4\n              capabilities: [compute]",
+                "gpu-not-visible",
+            ),
             ("shm gone", "    shm_size: 16g\n", "", "shm-too-small"),
             ("shm of 64m", "shm_size: 16g", "shm_size: 64m", "shm-too-small"),
             ("published port nobody serves", '"8000:8000"', '"8000:8080"', "port-in-use network-unreachable"),
@@ -321,8 +175,18 @@ SEEDS = (
             ("group of 4 for TP 16", "size: 2", "size: 4", "launcher-layout"),
             ("group of 1 for TP 16", "size: 2", "size: 1", COUNT),
             ("TP of one node in a group of two", '"16"', '"8"', "launcher-layout"),
-            ("leader's variable misspelt", "LWS_LEADER_ADDRESS", "LWS_LEADER_ADDR", "invalid-launch-argument host-ip-wrong"),
-            ("worker's index misspelt", "LWS_WORKER_INDEX", "LWS_WORKER_IDX", "invalid-launch-argument launcher-layout"),
+            (
+                "leader's variable misspelt",
+                "LWS_LEADER_ADDRESS",
+                "LWS_LEADER_ADDR",
+                "invalid-launch-argument host-ip-wrong",
+            ),
+            (
+                "worker's index misspelt",
+                "LWS_WORKER_INDEX",
+                "LWS_WORKER_IDX",
+                "invalid-launch-argument launcher-layout",
+            ),
             ("rank fixed", "$(LWS_WORKER_INDEX)", '"0"', "launcher-layout"),
             ("4 GPUs a pod", 'nvidia.com/gpu: "8"', 'nvidia.com/gpu: "4"', COUNT),
             ("memory of 8Gi", "900Gi", "8Gi", "host-oom-killed"),
@@ -336,12 +200,32 @@ SEEDS = (
         1,
         (
             ("startup probe of 60 s", "failureThreshold: 180", "failureThreshold: 6", "probe-killed"),
-            ("no startup probe", "          startupProbe:\n            httpGet:\n              path: /health\n              port: 8000\n            periodSeconds: 10\n            failureThreshold: 180\n", "", "probe-killed"),
-            ("TP 4 on 2 GPUs", "limits:\n              nvidia.com/gpu: 4", "limits:\n              nvidia.com/gpu: 2", f"{COUNT} pod-unschedulable"),
-            ("half a GPU", "limits:\n              nvidia.com/gpu: 4", "limits:\n              nvidia.com/gpu: 0.5", f"{COUNT} pod-unschedulable invalid-launch-argument"),
+            (
+                "no startup probe",
+                "          startupProbe:\n            httpGet:\n              path: /health\n              port: 8000\n            periodSeconds: 10\n            failureThreshold: 180\n",
+                "",
+                "probe-killed",
+            ),
+            (
+                "TP 4 on 2 GPUs",
+                "limits:\n              nvidia.com/gpu: 4",
+                "limits:\n              nvidia.com/gpu: 2",
+                f"{COUNT} pod-unschedulable",
+            ),
+            (
+                "half a GPU",
+                "limits:\n              nvidia.com/gpu: 4",
+                "limits:\n              nvidia.com/gpu: 0.5",
+                f"{COUNT} pod-unschedulable invalid-launch-argument",
+            ),
             ("port of another app", "--port=8000", "--port=9000", "probe-killed"),
             ("volume without its mount", "mountPath: /dev/shm", "mountPath: /dev/shmm", "shm-too-small"),
-            ("volume's name misspelt", "name: dshm\n              mountPath", "name: dsmh\n              mountPath", "shm-too-small invalid-launch-argument"),
+            (
+                "volume's name misspelt",
+                "name: dshm\n              mountPath",
+                "name: dsmh\n              mountPath",
+                "shm-too-small invalid-launch-argument",
+            ),
             ("level misspelt", "VLLM_LOGGING_LEVEL", "VLLM_LOGING_LEVEL", ARG),
         ),
     ),
@@ -354,12 +238,42 @@ SEEDS = (
             ("fewer nodes of Slurm", "--nodes=4", "--nodes=2", "launcher-layout"),
             ("fewer GPUs of Slurm", "--gpus-per-node=8", "--gpus-per-node=4", COUNT),
             ("a task a GPU under torchrun", "--ntasks-per-node=1", "--ntasks-per-node=8", "launcher-layout"),
-            ("heads not divisible", "--num-attention-heads 64", "--num-attention-heads 60", "tp-not-divisible"),
-            ("layers not divisible", "--num-layers 48", "--num-layers 49", "tp-not-divisible launcher-layout"),
-            ("batch not divisible", "--global-batch-size 512", "--global-batch-size 511", "launcher-layout invalid-launch-argument"),
-            ("sizes beyond the world", "--pipeline-model-parallel-size 2", "--pipeline-model-parallel-size 8", "launcher-layout"),
-            ("master is localhost", "--rdzv-endpoint $MASTER_ADDR:29500", "--rdzv-endpoint localhost:29500", "host-ip-wrong"),
-            ("no meeting point", "--rdzv-backend c10d --rdzv-endpoint $MASTER_ADDR:29500", "", "launcher-layout rendezvous-timeout host-ip-wrong"),
+            (
+                "heads not divisible",
+                "--num-attention-heads 64",
+                "--num-attention-heads 60",
+                "tp-not-divisible",
+            ),
+            (
+                "layers not divisible",
+                "--num-layers 48",
+                "--num-layers 49",
+                "tp-not-divisible launcher-layout",
+            ),
+            (
+                "batch not divisible",
+                "--global-batch-size 512",
+                "--global-batch-size 511",
+                "launcher-layout invalid-launch-argument",
+            ),
+            (
+                "sizes beyond the world",
+                "--pipeline-model-parallel-size 2",
+                "--pipeline-model-parallel-size 8",
+                "launcher-layout",
+            ),
+            (
+                "master is localhost",
+                "--rdzv-endpoint $MASTER_ADDR:29500",
+                "--rdzv-endpoint localhost:29500",
+                "host-ip-wrong",
+            ),
+            (
+                "no meeting point",
+                "--rdzv-backend c10d --rdzv-endpoint $MASTER_ADDR:29500",
+                "",
+                "launcher-layout rendezvous-timeout host-ip-wrong",
+            ),
             ("interface lo", "IFNAME=ib0", "IFNAME=lo", "nccl-wrong-interface"),
         ),
     ),
@@ -369,8 +283,18 @@ SEEDS = (
         "8xH200",
         1,
         (
-            ("experts over too many", "moe_expert_parallel_size: 8", "moe_expert_parallel_size: 16", "launcher-layout tp-not-divisible gpu-count-exceeded invalid-launch-argument"),
-            ("experts that do not divide", "moe_expert_parallel_size: 8", "moe_expert_parallel_size: 3", "launcher-layout tp-not-divisible invalid-launch-argument"),
+            (
+                "experts over too many",
+                "moe_expert_parallel_size: 8",
+                "moe_expert_parallel_size: 16",
+                "launcher-layout tp-not-divisible gpu-count-exceeded invalid-launch-argument",
+            ),
+            (
+                "experts that do not divide",
+                "moe_expert_parallel_size: 8",
+                "moe_expert_parallel_size: 3",
+                "launcher-layout tp-not-divisible invalid-launch-argument",
+            ),
             ("key in a block misspelt", "free_gpu_memory_fraction", "free_gpu_mem_fraction", ARG),
             ("block misspelt", "cuda_graph_config", "cuda_graphs_config", ARG),
             ("backend misspelt", "DEEPGEMM", "DEEPGEM", ARG),
@@ -388,7 +312,12 @@ SEEDS = (
             ("no GPUs", "--gpus all ", "", "gpu-not-visible gpu-count-exceeded"),
             ("one GPU", "--gpus all", "--gpus '\"device=0\"'", COUNT),
             ("no shared memory", " --ipc=host", "", "shm-too-small"),
-            ("contradicting quantization", "--port 8000", "--port 8000 --quantization gptq", "quantization-unsupported invalid-launch-argument"),
+            (
+                "contradicting quantization",
+                "--port 8000",
+                "--port 8000 --quantization gptq",
+                "quantization-unsupported invalid-launch-argument",
+            ),
             ("option behind the image's", "--model Qwen", "--gpus all --model Qwen", ARG),
         ),
     ),
@@ -398,10 +327,25 @@ SEEDS = (
         "8xA100-80GB",
         1,
         (
-            ("TP beyond the worker", "tensor_parallel_size: 2", "tensor_parallel_size: 4", "ray-resources-pending gpu-count-exceeded"),
-            ("TP that does not divide", "tensor_parallel_size: 2", "tensor_parallel_size: 3", "tp-not-divisible ray-resources-pending gpu-count-exceeded"),
+            (
+                "TP beyond the worker",
+                "tensor_parallel_size: 2",
+                "tensor_parallel_size: 4",
+                "ray-resources-pending gpu-count-exceeded",
+            ),
+            (
+                "TP that does not divide",
+                "tensor_parallel_size: 2",
+                "tensor_parallel_size: 3",
+                "tp-not-divisible ray-resources-pending gpu-count-exceeded",
+            ),
             ("workers without GPUs", ", nvidia.com/gpu: 2", "", "ray-resources-pending gpu-count-exceeded"),
-            ("more replicas than GPUs", "min_replicas: 1", "min_replicas: 3", "ray-resources-pending gpu-count-exceeded"),
+            (
+                "more replicas than GPUs",
+                "min_replicas: 1",
+                "min_replicas: 3",
+                "ray-resources-pending gpu-count-exceeded",
+            ),
             ("length beyond the model", "max_model_len: 8192", "max_model_len: 819200", ARG),
             ("key misspelt", "tensor_parallel_size: 2", "tensor_paralel_size: 2", ARG),
             ("API version", "ray.io/v1", "ray.io/v2", "version-skew"),
@@ -415,7 +359,12 @@ SEEDS = (
         (
             ("option in a variable misspelt", "--max-model-len", "--max-modle-len", ARG),
             ("TP in a variable", "--tensor-parallel-size 2", "--tensor-parallel-size 16", COUNT),
-            ("GPUs fewer than ranks", "CUDA_VISIBLE_DEVICES=4,5", "CUDA_VISIBLE_DEVICES=4", "gpu-count-exceeded gpu-not-visible"),
+            (
+                "GPUs fewer than ranks",
+                "CUDA_VISIBLE_DEVICES=4,5",
+                "CUDA_VISIBLE_DEVICES=4",
+                "gpu-count-exceeded gpu-not-visible",
+            ),
             ("one port", "--port 30000", "--port 8000", "port-in-use"),
         ),
     ),

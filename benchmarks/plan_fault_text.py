@@ -10,11 +10,17 @@ VALUE = r"(?:[= ]+[\"']?|[\"']?,?[ \t]*\n\s*-\s+[\"']?|[\"']\s*,\s*[\"']?)"
 """What may stand between an option and its value: blank, `=`, the next item of a YAML or JSON list."""
 PROGRAMS = (
     # what a text says where a program starts -> the engine
-    (r"dynamo\.vllm|vllm serve|vllm\.entrypoints|vllm-openai|\"vllm\",? *\"serve|- vllm\s*\n\s*- serve", "vllm"),
+    (
+        r"dynamo\.vllm|vllm serve|vllm\.entrypoints|vllm-openai|\"vllm\",? *\"serve|- vllm\s*\n\s*- serve",
+        "vllm",
+    ),
     (r"dynamo\.sglang|sglang\.launch_server|sglang serve", "sglang"),
     (r"dynamo\.trtllm|trtllm-serve", "trtllm"),
     (r"torchrun|torch\.distributed\.(?:run|launch)", "torchrun"),
-    (r"dynamo\.(?:frontend|router|planner|mocker)|sglang_router|aiperf|genai-perf|bench serve|benchmark_serving|bench_serving|curl ", ""),
+    (
+        r"dynamo\.(?:frontend|router|planner|mocker)|sglang_router|aiperf|genai-perf|bench serve|benchmark_serving|bench_serving|curl ",
+        "",
+    ),
 )
 
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from plan_corpus import WRONG, corpus
-from plan_fault_kinds import FAULTS, Fault
+from plan_fault_kinds import FAULTS
+from plan_fault_makers import Fault
 from plan_fault_seeds import SEEDS
 
 from diag.diagnose.plans import check_plans, parse_gpus
@@ -106,10 +107,14 @@ def real_samples(folders: list[Path], only: str | None) -> Iterator[Sample]:
                 continue
             text = one.path.read_text("utf-8", "replace")
             where = str(one.path.relative_to(folder))
-            repository = where.split("/")[0]
+            repository = where.split("/", maxsplit=1)[0]
             for fault in FAULTS:
                 key = (fault.name, repository)
-                if (only and fault.name != only) or made[fault.name] >= PER_FAULT or by_repository[key] >= PER_REPOSITORY:
+                if (
+                    (only and fault.name != only)
+                    or made[fault.name] >= PER_FAULT
+                    or by_repository[key] >= PER_REPOSITORY
+                ):
                     continue
                 broken = next(iter(fault.make(text)), None)
                 if broken is None or broken.text == text:

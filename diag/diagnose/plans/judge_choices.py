@@ -105,7 +105,9 @@ def _meant(value: str, known: tuple[str, ...]) -> str | None:
         return lowered[other]
     word = _same(value)
     if len(word) <= 4:
-        same = [each for each in lowered if re.sub(r"\d", "0", each) == re.sub(r"\d", "0", word)]  # fp7 for fp8
+        same = [
+            each for each in lowered if re.sub(r"\d", "0", each) == re.sub(r"\d", "0", word)
+        ]  # fp7 for fp8
         return lowered[same[0]] if same else None
     close = difflib.get_close_matches(word, lowered, 1, 0.85)
     # a number in it is no slip of the pen: deepseek_v3 and deepseek_v4 are two things
@@ -115,8 +117,10 @@ def _meant(value: str, known: tuple[str, ...]) -> str | None:
 def _of_known_version(service: Service) -> bool:
     """True where the image tells a version that the table of values was made from, or an older one."""
     version = text_of(service, "engine.version")
-    return version is not None and not getattr(service, "program", "").startswith("dynamo") and is_known(
-        str(service.framework), version
+    return (
+        version is not None
+        and not getattr(service, "program", "").startswith("dynamo")
+        and is_known(str(service.framework), version)
     )
 
 
@@ -145,8 +149,15 @@ def judge_json(case: Case) -> Iterator[Finding]:
             continue
         for name in JSON_OPTIONS:
             setting = service.options.get(name)
-            text = str(setting.value).strip() if setting is not None and isinstance(setting.value, str) else ""
-            if setting is None or not text.startswith(("{", "[")) or len(text) < 3 or re.search(r"\$|\{\{|<\w", text):
+            text = (
+                str(setting.value).strip() if setting is not None and isinstance(setting.value, str) else ""
+            )
+            if (
+                setting is None
+                or not text.startswith(("{", "["))
+                or len(text) < 3
+                or re.search(r"\$|\{\{|<\w", text)
+            ):
                 continue
             try:
                 json.loads(text)
@@ -167,7 +178,7 @@ def judge_json(case: Case) -> Iterator[Finding]:
                 yield from _connector(service, setting, text)
 
 
-def _closed(name: str, text: str) -> dict[str, object]:
+def _closed(name: str, text: str) -> dict[str, Any]:
     """The text with the braces it lacks at its end, if that makes it JSON."""
     for tail in ("}", "}}", "]}", "}}}"):
         try:
@@ -192,7 +203,9 @@ def _connector(service: Service, setting: Setting, text: str) -> Iterator[Findin
                 f"{service.name}: kv_role {role} is none of {', '.join(ROLES)}",
                 setting=setting,
                 do=f"Write {close[0] if close else 'one of these'}",
-                settings={"kv-transfer-config": text.replace(f'"{role}"', f'"{close[0]}"')} if close else None,
+                settings={"kv-transfer-config": text.replace(f'"{role}"', f'"{close[0]}"')}
+                if close
+                else None,
             )
     if "module_path" in text:
         return  # somebody's own
@@ -204,11 +217,14 @@ def _connector(service: Service, setting: Setting, text: str) -> Iterator[Findin
             "invalid-launch-argument",
             service,
             Status.FAIL if close else Status.OK,
-            f"{service.name}: vLLM has no KV connector {name}" + (f"; did you mean {close[0]}?" if close else ""),
+            f"{service.name}: vLLM has no KV connector {name}"
+            + (f"; did you mean {close[0]}?" if close else ""),
             setting=setting,
             certain=bool(close),
             note=not close,
-            do=f"Write {close[0]}" if close else "Name a connector that vLLM registers, or its kv_connector_module_path",
+            do=f"Write {close[0]}"
+            if close
+            else "Name a connector that vLLM registers, or its kv_connector_module_path",
             settings={"kv-transfer-config": text.replace(f'"{name}"', f'"{close[0]}"')} if close else None,
         )
 

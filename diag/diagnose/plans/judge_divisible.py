@@ -67,7 +67,11 @@ def judge_ranks_divide(case: Case) -> Iterator[Finding]:
             continue
         data, expert = service.data_parallel_size, integer(service, "expert-parallel-size")
         for size, name, what in (
-            (data if boolean(service, "enable-dp-attention") else None, "data-parallel-size", "attention replicas"),
+            (
+                data if boolean(service, "enable-dp-attention") else None,
+                "data-parallel-size",
+                "attention replicas",
+            ),
             (expert, "expert-parallel-size", "expert groups"),
         ):
             if size is None or size < 1 or tp % size == 0:

@@ -18,7 +18,9 @@ def judge_keys(case: Case) -> Iterator[Finding]:
     for service in case.services:
         for key in getattr(service, "unknown_keys", ()):
             block, _, name = key.rpartition(".")
-            known = blocks_of_trtllm()[block]["keys"] if block else list(options_of((service.framework or "",)))
+            known = (
+                blocks_of_trtllm()[block]["keys"] if block else list(options_of((service.framework or "",)))
+            )
             close = difflib.get_close_matches(name, known, 1, CLOSE if len(name) > 9 else 0.8)
             meant = close[0] if close and _slip(name, close[0]) else None
             yield judged(
@@ -40,7 +42,9 @@ def _slip(written: str, meant: str) -> bool:
     one, other = (name.replace("-", "_").split("_") for name in (written, meant))
     if len(one) != len(other):
         return "".join(one) == "".join(other)
-    return all(a == b or (a[:1] == b[:1] and abs(len(a) - len(b)) < 4) for a, b in zip(one, other, strict=True))
+    return all(
+        a == b or (a[:1] == b[:1] and abs(len(a) - len(b)) < 4) for a, b in zip(one, other, strict=True)
+    )
 
 
 def judge_values(case: Case) -> Iterator[Finding]:

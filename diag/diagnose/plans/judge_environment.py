@@ -134,10 +134,26 @@ OTHER_NAMES = frozenset(
     # variables of gloo, torch and UCX that launches set (their documentations)
     (
         *("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "GLOO_DEVICE_TRANSPORT", "MASTER_ADDR", "MASTER_PORT"),
-        *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_DEVICE_MAX_CONNECTIONS", "NVIDIA_VISIBLE_DEVICES"),
-        *("UCX_NET_DEVICES", "UCX_TLS", "UCX_IB_GID_INDEX", "UCX_RNDV_SCHEME", "UCX_MEMTYPE_CACHE", "UCX_LOG_LEVEL"),
+        *(
+            "CUDA_VISIBLE_DEVICES",
+            "CUDA_DEVICE_ORDER",
+            "CUDA_DEVICE_MAX_CONNECTIONS",
+            "NVIDIA_VISIBLE_DEVICES",
+        ),
+        *(
+            "UCX_NET_DEVICES",
+            "UCX_TLS",
+            "UCX_IB_GID_INDEX",
+            "UCX_RNDV_SCHEME",
+            "UCX_MEMTYPE_CACHE",
+            "UCX_LOG_LEVEL",
+        ),
         *("TORCH_NCCL_ASYNC_ERROR_HANDLING", "TORCH_NCCL_BLOCKING_WAIT", "TORCH_NCCL_TRACE_BUFFER_SIZE"),
-        *("TORCH_NCCL_DUMP_ON_TIMEOUT", "TORCH_NCCL_AVOID_RECORD_STREAMS", "TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC"),
+        *(
+            "TORCH_NCCL_DUMP_ON_TIMEOUT",
+            "TORCH_NCCL_AVOID_RECORD_STREAMS",
+            "TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC",
+        ),
     )
 )
 
@@ -146,7 +162,9 @@ def judge_other_names(case: Case) -> Iterator[Finding]:
     """A letter too few or too many in the name of another well-known variable."""
     for service in case.services:
         for name, setting in service.env.items():
-            if name in OTHER_NAMES or not name.startswith(("GLOO_", "MASTER_", "CUDA_", "UCX_", "TORCH_NCCL_", "TP_S")):
+            if name in OTHER_NAMES or not name.startswith(
+                ("GLOO_", "MASTER_", "CUDA_", "UCX_", "TORCH_NCCL_", "TP_S")
+            ):
                 continue
             close = difflib.get_close_matches(name, OTHER_NAMES, 1, 0.9)
             if close and abs(len(close[0]) - len(name)) < 2 and sorted(close[0]) != sorted(name + "S"):
@@ -226,7 +244,9 @@ def judge_visible(case: Case) -> Iterator[Finding]:
                 wanted=local,
                 there=len(devices),
                 do="Show it as many GPUs as it has ranks",
-                variables={"CUDA_VISIBLE_DEVICES": _first_devices(service, there, local)} if there is None or local <= there else None,
+                variables={"CUDA_VISIBLE_DEVICES": _first_devices(service, there, local)}
+                if there is None or local <= there
+                else None,
             )
 
 
@@ -238,7 +258,9 @@ def _local(case: Case, service: Service) -> int:
 
 def _first_devices(service: Service, there: int | None, count: int) -> str:
     """As many devices, those named already first."""
-    named = [each for each in dict.fromkeys(visible(service) or []) if there is None or (as_int(each) or 0) < there]
+    named = [
+        each for each in dict.fromkeys(visible(service) or []) if there is None or (as_int(each) or 0) < there
+    ]
     free = (str(index) for index in range(there or 64) if str(index) not in named)
     return ",".join([*named, *(each for each, _ in zip(free, range(count), strict=False))][:count])
 

@@ -129,7 +129,15 @@ def judge_quantization(case: Case) -> Iterator[Finding]:
         )
 
 
-FAMILIES = {"awq": "awq", "awq_marlin": "awq", "auto_awq": "awq", "gptq": "gptq", "gptq_marlin": "gptq", "auto_gptq": "gptq", "gptq_bitblas": "gptq"}
+FAMILIES = {
+    "awq": "awq",
+    "awq_marlin": "awq",
+    "auto_awq": "awq",
+    "gptq": "gptq",
+    "gptq_marlin": "gptq",
+    "auto_gptq": "gptq",
+    "gptq_bitblas": "gptq",
+}
 
 
 def judge_contradiction(case: Case) -> Iterator[Finding]:

@@ -156,7 +156,13 @@ def judge_ranks(case: Case) -> Iterator[Finding]:
             continue  # over how many nodes is not known
         if ranks > seen > 0:
             yield _too_many(service, ranks, seen, nodes)
-        elif nodes > 1 and asked is not None and as_int(asked.value) == nodes and ranks * 2 <= seen and not sizes_unknown(service):
+        elif (
+            nodes > 1
+            and asked is not None
+            and as_int(asked.value) == nodes
+            and ranks * 2 <= seen
+            and not sizes_unknown(service)
+        ):
             yield _idle(service, ranks, seen, nodes)
         elif (
             case.plan.kind.startswith(("dynamo", "dgd"))

@@ -11,7 +11,6 @@ from diag.diagnose.plans.case import Case, judged, ranks_of, where
 from diag.diagnose.plans.settings import engine_of, integer, setting_of, text_of
 from diag.model import Finding, Status
 from diag.model.launch import Service
-from diag.observe.plans.arguments import MEGATRON_SIZES, MEGATRON_WORDS
 
 MEGATRON = (
     "script.tensor-model-parallel-size",
@@ -110,40 +109,6 @@ def _megatron(service: Service, per_node: int | None) -> Iterator[Finding]:
             do="Make the world size a multiple of the model-parallel size",
             settings=_dividing(sizes, world),
         )
-
-
-def judge_megatron(case: Case) -> Iterator[Finding]:
-    """Megatron: heads over tensor ranks, layers over stages, samples over micro-batches and replicas."""
-    for service in case.services:
-        size = {name: integer(service, f"script.{name}") for name in MEGATRON_SIZES}
-        tp, pp = size["tensor-model-parallel-size"] or 1, size["pipeline-model-parallel-size"] or 1
-        heads, layers = size["num-attention-heads"], size["num-layers"]
-        if heads and heads % tp:
-            below = max(each for each in range(1, tp + 1) if heads % each == 0)
-            yield _uneven(service, "tensor-model-parallel-size", f"{heads} attention heads over {tp} tensor ranks", below, "tp-not-divisible")
-        uneven = any(f"script.{name}" in service.options for name in MEGATRON_WORDS)
-        if layers and layers > 0 and layers % pp and not uneven:
-            below = max(each for each in range(1, pp + 1) if layers % each == 0)
-            yield _uneven(service, "pipeline-model-parallel-size", f"{layers} layers over {pp} pipeline stages", below, "launcher-layout")
-        per_node, nodes = integer(service, "nproc-per-node"), integer(service, "nnodes")
-        model = tp * pp * (size["context-parallel-size"] or 1)
-        micro, whole = size["micro-batch-size"], size["global-batch-size"]
-        if per_node and nodes and micro and whole and (per_node * nodes) % model == 0:
-            step = micro * (per_node * nodes // model)
-            if whole % step:
-                yield _uneven(service, "global-batch-size", f"{whole} samples over {step // micro} replicas of {micro} a micro-batch", max(step, whole // step * step), "launcher-layout")
-
-
-def _uneven(service: Service, name: str, what: str, right: int, cause: str) -> Finding:
-    return judged(
-        cause,
-        service,
-        Status.FAIL,
-        f"{service.name}: {what} do not come out even ({name}); Megatron refuses it",
-        setting=where(service, f"script.{name}"),
-        do=f"Use {name} {right}",
-        settings={f"script.{name}": right},
-    )
 
 
 def _dividing(sizes: dict[str, int | None], world: int) -> dict[str, Any]:
@@ -279,10 +244,20 @@ def _meeting_points(case: Case, lines: list[Service]) -> Iterator[Finding]:
             )
     for service in case.services:
         nodes = integer(service, "nnodes") or 1
-        launcher = service.framework in ("sglang", "torchrun") and (engine_of(service) or service.role == "trainer")
-        if nodes < 2 or not launcher or case.plan.kind == "engine-config" or "open" in getattr(service, "notes", {}):
+        launcher = service.framework in ("sglang", "torchrun") and (
+            engine_of(service) or service.role == "trainer"
+        )
+        if (
+            nodes < 2
+            or not launcher
+            or case.plan.kind in ("engine-config", "log")
+            or "open" in getattr(service, "notes", {})
+        ):
             continue
-        if any(name in service.options for name in (*MEETING, "rdzv_endpoint", "master_addr", "standalone", "config")):
+        if any(
+            name in service.options
+            for name in (*MEETING, "rdzv_endpoint", "master_addr", "standalone", "config")
+        ):
             continue
         if service.framework == "torchrun" and case.plan.kind == "kubernetes":
             continue  # the training operator tells it through PET_ variables
@@ -301,7 +276,11 @@ def _meeting_points(case: Case, lines: list[Service]) -> Iterator[Finding]:
 
 def _nodes_divide(service: Service) -> Iterator[Finding]:
     """SGLang starts the same number of ranks on every node."""
-    nodes, tp, pp = integer(service, "nnodes"), service.tensor_parallel_size, service.pipeline_parallel_size or 1
+    nodes, tp, pp = (
+        integer(service, "nnodes"),
+        service.tensor_parallel_size,
+        service.pipeline_parallel_size or 1,
+    )
     if engine_of(service) == "sglang" and nodes and tp and nodes > 1 and (tp * pp) % nodes:
         yield judged(
             "launcher-layout",
@@ -312,6 +291,7 @@ def _nodes_divide(service: Service) -> Iterator[Finding]:
             do=f"Use a multiple of {nodes}",
             settings={"tensor-parallel-size": max(nodes, (tp + nodes - 1) // nodes * nodes)},
         )
+
 
 def _free_rank(services: Iterable[Service], service: Service, nodes: int) -> dict[str, Any]:
     """The first rank that no other line of the same launch has."""
@@ -373,4 +353,4 @@ def _lines_of_one_launch(group: list[Service]) -> Iterator[Finding]:
         )
 
 
-JUDGES = (judge_processes, judge_megatron, judge_slurm, judge_node_ranks)
+JUDGES = (judge_processes, judge_slurm, judge_node_ranks)

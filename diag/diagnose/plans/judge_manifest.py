@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 
 from diag.diagnose.plans.case import Case, absent, gib, judged, ranks_of
 from diag.diagnose.plans.hardware import GIB
 from diag.diagnose.plans.judge_network import HTTP_DEFAULT
-from diag.diagnose.plans.settings import as_int, setting_of, sizes_unknown, text_of
+from diag.diagnose.plans.settings import as_int, setting_of, sizes_unknown
 from diag.model import Finding, Status
 from diag.model.launch import Service
 from diag.observe.plans.values import as_bytes
 
 PATHS = {
     # program -> what answers GET without a request of its own (entrypoints/openai/api_server.py, http_server.py)
-    "vllm": ("/", "/health", "/ping", "/v1/models", "/version", "/load", "/metrics", "/docs", "/openapi.json", "/is_sleeping", "/readyz", "/livez"),
-    "sglang": ("/", "/health", "/health_generate", "/v1/models", "/get_model_info", "/model_info", "/get_server_info", "/server_info", "/metrics", "/ping", "/docs"),
+    "vllm": (
+        "/",
+        "/health",
+        "/ping",
+        "/v1/models",
+        "/version",
+        "/load",
+        "/metrics",
+        "/docs",
+        "/openapi.json",
+        "/is_sleeping",
+        "/readyz",
+        "/livez",
+    ),
+    "sglang": (
+        "/",
+        "/health",
+        "/health_generate",
+        "/v1/models",
+        "/get_model_info",
+        "/model_info",
+        "/get_server_info",
+        "/server_info",
+        "/metrics",
+        "/ping",
+        "/docs",
+    ),
 }
 HOST_MEMORY = 3 * GIB
 """Of one rank: Python, torch and the CUDA libraries alone take 2.5 to 4 GB of main memory before any weight is read."""
@@ -52,7 +75,13 @@ def judge_granted(case: Case) -> Iterator[Finding]:
             yield _at(found, as_int(notes.get("gpu.misspelt.line")))
             continue
         limit, asked = notes.get("gpu.limits"), notes.get("gpu.requests")
-        if limit is not None and asked is not None and limit != asked and as_int(limit) is not None and as_int(asked) is not None:
+        if (
+            limit is not None
+            and asked is not None
+            and limit != asked
+            and as_int(limit) is not None
+            and as_int(asked) is not None
+        ):
             yield judged(
                 "pod-unschedulable",
                 service,
@@ -87,62 +116,6 @@ def _needs_gpu(case: Case, service: Service, notes: dict[str, str]) -> bool:
     )
 
 
-NOT_NVIDIA = re.compile(r"(?i)cpu|rocm|tpu|neuron|xpu|npu|ascend|gaudi|hpu|intel|arm64")
-
-
-def judge_container_gpus(case: Case) -> Iterator[Finding]:
-    """A docker or compose container whose engine sees no GPU, or one GPU twice."""
-    for service in case.engines:
-        notes = _notes(service)
-        if not notes.get("docker") or getattr(service, "program", "") not in ("vllm", "sglang", "trtllm-serve"):
-            continue
-        ids = notes.get("devices", "").split(",")
-        twice = sorted({each for each in ids if each and ids.count(each) > 1})
-        if twice:
-            yield judged(
-                "duplicate-gpu",
-                service,
-                Status.FAIL,
-                f"{service.name}: device_ids names GPU {', '.join(twice)} twice",
-                do="Name every GPU once",
-            )
-        none = notes.get("gpu.none")
-        about = f"{notes.get('image', '')} {text_of(service, 'device') or ''} {service.path}"
-        if none is None or NOT_NVIDIA.search(about) or "NVIDIA_VISIBLE_DEVICES" in service.env or notes.get("privileged"):
-            continue
-        what = "its reserved device has no capability gpu" if none == "capabilities" else "its container is given no GPU"
-        how = "capabilities: [gpu]" if case.plan.kind == "compose" else "--gpus all"
-        yield judged(
-            "gpu-not-visible",
-            service,
-            Status.WARN,
-            f"{service.name}: {what}, so the engine finds no device",
-            certain=False,
-            do=f"Give it {how}",
-            cure="gpus",
-        )
-
-
-def judge_published(case: Case) -> Iterator[Finding]:
-    """A published port behind which nobody listens."""
-    for service in case.engines:
-        notes, port = _notes(service), setting_of(service, "port")
-        listens = as_int(port.value) if port is not None else None
-        inner = [each.strip("'\" ").split("/")[0].rsplit(":", 1)[-1] for each in notes.get("publish", "").split(",") if ":" in each]
-        numbers = [as_int(each) for each in inner]
-        if case.plan.kind == "compose" and listens and len(numbers) == 1 and numbers[0] not in (None, listens):
-            yield judged(
-                "network-unreachable",
-                service,
-                Status.WARN,
-                f"{service.name}: port {numbers[0]} of the container is published, but the server listens on {listens}",
-                setting=port,
-                certain=False,
-                do=f"Publish {listens}, or set --port {numbers[0]}",
-                settings={"port": numbers[0]},
-            )
-
-
 def judge_probe_target(case: Case) -> Iterator[Finding]:
     """A probe that asks where nobody listens, or for a page that the server does not have."""
     for service in case.engines:
@@ -160,10 +133,30 @@ def judge_probe_target(case: Case) -> Iterator[Finding]:
             line = as_int(notes.get(f"{kind}.line"))
             other = str(asked) in names.values() and (port is None or len(set(names.values())) > 1)
             if asked != listens and not other:
-                yield _at(_unanswered(service, kind, f"asks port {asked}, but the server listens on {listens}", f"Ask port {listens}"), line)
-            elif asked == listens and page and page.split("?")[0] not in PATHS[program] and not page.startswith("/v1/"):
-                if setting_of(service, "root-path") is None:
-                    yield _at(_unanswered(service, kind, f"asks for {page}, which {service.framework}'s server does not have (it has /health)", "Ask for /health"), line)
+                yield _at(
+                    _unanswered(
+                        service,
+                        kind,
+                        f"asks port {asked}, but the server listens on {listens}",
+                        f"Ask port {listens}",
+                    ),
+                    line,
+                )
+            elif (
+                asked == listens
+                and page
+                and page.split("?")[0] not in PATHS[program]
+                and not page.startswith("/v1/")
+            ) and setting_of(service, "root-path") is None:
+                yield _at(
+                    _unanswered(
+                        service,
+                        kind,
+                        f"asks for {page}, which {service.framework}'s server does not have (it has /health)",
+                        "Ask for /health",
+                    ),
+                    line,
+                )
 
 
 def _unanswered(service: Service, kind: str, what: str, do: str) -> Finding:
@@ -194,7 +187,13 @@ def judge_host_memory(case: Case) -> Iterator[Finding]:
     for service in case.engines:
         notes = _notes(service)
         limit = as_bytes(notes.get("memory", ""))
-        if limit is None or absent(service) or sizes_unknown(service) or "image.gpu" not in notes or "Runtime" in notes.get("workload", ""):
+        if (
+            limit is None
+            or absent(service)
+            or sizes_unknown(service)
+            or "image.gpu" not in notes
+            or "Runtime" in notes.get("workload", "")
+        ):
             continue
         ranks = max(1, ranks_of(service) // max(1, service.nodes_per_replica or 1))
         if limit >= HOST_MEMORY * ranks:
@@ -240,70 +239,27 @@ def judge_api(case: Case) -> Iterator[Finding]:
         shape = notes.get("shape")
         known = VERSIONS.get((group, kind))
         if known is not None and version not in known:
-            right, why = known[0], f"{kind} has no version {api}; there is {' and '.join(f'{group}/{each}' for each in known)}"
+            right, why = (
+                known[0],
+                f"{kind} has no version {api}; there is {' and '.join(f'{group}/{each}' for each in known)}",
+            )
         elif kind == "DynamoGraphDeployment" and shape and version in SHAPES and SHAPES[version] != shape:
             right = next(each for each, word in SHAPES.items() if word == shape)
             why = f"{api} has its parts under spec.{SHAPES[version]}; this object has spec.{shape}, which is {group}/{right}"
         else:
             continue
         yield _at(
-            judged("version-skew", service, Status.FAIL, why, api=api, do=f"Write apiVersion: {group}/{right}", cure="api"), line
+            judged(
+                "version-skew",
+                service,
+                Status.FAIL,
+                why,
+                api=api,
+                do=f"Write apiVersion: {group}/{right}",
+                cure="api",
+            ),
+            line,
         )
 
 
-LWS = ("LWS_LEADER_ADDRESS", "LWS_GROUP_SIZE", "LWS_WORKER_INDEX")
-"""What the LeaderWorkerSet's controller sets (its docs, concepts: environment variables)."""
-
-
-def judge_group(case: Case) -> Iterator[Finding]:
-    """A LeaderWorkerSet's pods: variables that the controller does not set, one node rank for all of them."""
-    for service in case.services:
-        if _notes(service).get("workload") != "LeaderWorkerSet":
-            continue
-        for name, setting in service.options.items():
-            for variable in re.findall(r"\$[({]?(LWS_\w+)", str(setting.value)):
-                if variable in LWS or variable in service.env:
-                    continue
-                right = difflib.get_close_matches(variable, LWS, 1, 0.5)
-                yield judged(
-                    "invalid-launch-argument",
-                    service,
-                    Status.FAIL,
-                    f"{service.name}: {name} uses {variable}, which nobody sets" + (f"; did you mean {right[0]}?" if right else ""),
-                    setting=setting,
-                    do=f"Write {right[0] if right else ' or '.join(LWS)}",
-                    settings={name: str(setting.value).replace(variable, right[0])} if right else None,
-                )
-        rank = setting_of(service, "node-rank")
-        nodes = service.nodes_per_replica or 1
-        only = "worker" not in _notes(service).get("part", "") and not any(
-            other is not service and _notes(other).get("part") == "worker" for other in case.services
-        )
-        if rank is not None and as_int(rank.value) is not None and nodes > 1 and only:
-            yield judged(
-                "launcher-layout",
-                service,
-                Status.FAIL,
-                f"{service.name}: all {nodes} pods of the group have node-rank {rank.value}",
-                setting=rank,
-                do="Take the pod's own index: $(LWS_WORKER_INDEX)",
-                settings={"node-rank": "$(LWS_WORKER_INDEX)"},
-            )
-
-
-def judge_mounts(case: Case) -> Iterator[Finding]:
-    """A mount of a volume that the pod does not have."""
-    for service in case.services:
-        for name in filter(None, _notes(service).get("volumes.missing", "").split(",")):
-            yield judged(
-                "invalid-launch-argument",
-                service,
-                Status.FAIL,
-                f"{service.name}: its container mounts a volume {name}, and the pod has none of that name; Kubernetes refuses the pod",
-                key=f"volumeMounts.{name}",
-                do="Write the volume's name as it stands under volumes",
-                cure="volume-name",
-            )
-
-
-JUDGES = (judge_granted, judge_container_gpus, judge_published, judge_group, judge_mounts, judge_probe_target, judge_host_memory, judge_api)
+JUDGES = (judge_granted, judge_probe_target, judge_host_memory, judge_api)

@@ -149,7 +149,9 @@ def judge_side_channel(case: Case) -> Iterator[Finding]:
         setting = service.env.get(SIDE_CHANNEL)
         value = str(setting.value) if setting is not None else ""
         apart = case.plan.kind in ("kubernetes", "dgd-v1alpha1", "dgd-v1beta1") or nodes_of(case, service) > 1
-        if setting is not None and apart and LOOPBACK.match(value) and value != "0.0.0.0":  # a gateway may fill it in
+        if (
+            setting is not None and apart and LOOPBACK.match(value) and not value.startswith("0.")
+        ):  # a gateway may fill in all interfaces
             yield judged(
                 "host-ip-wrong",
                 service,

@@ -83,7 +83,9 @@ def judge_unknown(case: Case) -> Iterator[Finding]:
                     do="Write the block with | instead of >, or take the backslashes out",
                 )
                 break
-            if (found := written_wrong(service, written, tables, _setting_written(service, written))) is not None:
+            if (
+                found := written_wrong(service, written, tables, _setting_written(service, written))
+            ) is not None:
                 yield found
                 continue
             plain = written.lstrip("-").replace("_", "-")
@@ -232,7 +234,9 @@ def judge_numbers(case: Case) -> Iterator[Finding]:
                     setting=setting,
                     do=f"Give {name} a number",
                     remove=setting.key if setting.value is True else None,
-                    settings={"port": _usual_port(service)} if name == "port" and setting.value is not True else None,
+                    settings={"port": _usual_port(service)}
+                    if name == "port" and setting.value is not True
+                    else None,
                 )
         share = service.options.get("gpu-memory-utilization") or service.options.get("mem-fraction-static")
         if share is not None and (found := _share_problem(share)):
@@ -249,7 +253,10 @@ def judge_numbers(case: Case) -> Iterator[Finding]:
 
 def _usual_port(service: Service) -> int:
     """The one port that the container names, else the engine's default."""
-    named = [each.partition("=")[2] for each in str(dict(getattr(service, "notes", {})).get("ports") or "").split(",")]
+    named = [
+        each.partition("=")[2]
+        for each in str(dict(getattr(service, "notes", {})).get("ports") or "").split(",")
+    ]
     numbers = [as_int(each) for each in named if as_int(each)]
     return (numbers[0] if len(numbers) == 1 else None) or (30000 if service.framework == "sglang" else 8000)
 

@@ -323,7 +323,9 @@ class _Run:
             layer = (model.kv_lora_rank + model.rope_head) * size
             if model.index_head:  # the indexer's keys: a byte each, and a scale of four bytes for 128
                 layer += model.index_head * (1 + 4 / 128)
-                if size == 1.0 and engine_of(self.service) == "vllm":  # fp8_ds_mla: positions stay 16 bit, scales beside
+                if (
+                    size == 1.0 and engine_of(self.service) == "vllm"
+                ):  # fp8_ds_mla: positions stay 16 bit, scales beside
                     layer += model.rope_head + model.kv_lora_rank * 4 / 128
             return layer * math.ceil(model.attention_layers / self.pp)
         layer = 2 * max(1, model.kv_heads // attention_tp_of(self.service)) * model.head_size * size

@@ -173,7 +173,9 @@ def facts_of_config(
         rope_head=first_number(config, "qk_rope_head_dim"),
         value_head=first_number(config, "v_head_dim"),
         index_head=first_number(config, "index_head_dim"),
-        compress_ratios=tuple(int(each) for each in config.get("compress_ratios") or () if isinstance(each, int))[:layers],
+        compress_ratios=tuple(
+            int(each) for each in config.get("compress_ratios") or () if isinstance(each, int)
+        )[:layers],
         attention_layers=attention,
         sliding_layers=sliding,
         window=window,

@@ -11,7 +11,12 @@ from diag.observe.plans.programs import kind_of, options_of
 
 SAME = (
     # one thing under the engines' names: vLLM, SGLang, trtllm-serve, Dynamo's TensorRT-LLM worker
-    ("gpu-memory-utilization", "mem-fraction-static", "kv_cache_free_gpu_memory_fraction", "free-gpu-memory-fraction"),
+    (
+        "gpu-memory-utilization",
+        "mem-fraction-static",
+        "kv_cache_free_gpu_memory_fraction",
+        "free-gpu-memory-fraction",
+    ),
     ("max-model-len", "context-length", "max_seq_len", "max-seq-len"),
     ("max-num-seqs", "max-running-requests", "max_batch_size", "max-batch-size"),
     ("tensor-parallel-size", "tp-size", "tp_size", "tensor-parallel-size"),
@@ -20,7 +25,12 @@ SAME = (
     ("enable-log-requests", "log-requests"),
     ("tokenizer", "tokenizer-path"),
 )
-ENGINES = {"vllm": "vLLM", "sglang": "SGLang", "trtllm-serve": "trtllm-serve", "dynamo.trtllm": "Dynamo's TensorRT-LLM worker"}
+ENGINES = {
+    "vllm": "vLLM",
+    "sglang": "SGLang",
+    "trtllm-serve": "trtllm-serve",
+    "dynamo.trtllm": "Dynamo's TensorRT-LLM worker",
+}
 
 
 def written_wrong(
@@ -35,7 +45,13 @@ def written_wrong(
     if "=" in flag:
         right, _, word = flag.partition("=")
         right = right if word.lower() == "true" else f"--no-{right.lstrip('-')}"
-        return _renamed(service, written, f"{flag.partition('=')[0]} is a switch and takes no value", setting, right.lstrip("-"))
+        return _renamed(
+            service,
+            written,
+            f"{flag.partition('=')[0]} is a switch and takes no value",
+            setting,
+            right.lstrip("-"),
+        )
     if value:
         return judged(
             "invalid-launch-argument",
@@ -65,7 +81,20 @@ def written_wrong(
     return _of_another_engine(service, written, name.replace("_", "-"), tables, setting)
 
 
-DOCKER = ("gpus", "ipc", "shm-size", "network", "net", "volume", "publish", "runtime", "ulimit", "privileged", "rm", "mount")
+DOCKER = (
+    "gpus",
+    "ipc",
+    "shm-size",
+    "network",
+    "net",
+    "volume",
+    "publish",
+    "runtime",
+    "ulimit",
+    "privileged",
+    "rm",
+    "mount",
+)
 
 
 def _key_of_another_engine(

@@ -110,7 +110,7 @@ def service_of_command(
     )
 
 
-DASHES = "".join(map(chr, range(0x2010, 0x2016))) + "\u2212"
+DASHES = tuple(map(chr, (*range(0x2010, 0x2016), 0x2212)))
 TAKES_A_WORD = ("enable-chunked-prefill", "multi-step-stream-outputs", "enable-prefix-caching")
 """Switches that took true or false as their next word in vLLM's releases of 2024 and 2025 (StoreBoolean)."""
 
@@ -166,59 +166,83 @@ def _name(program: Program, options: Mapping[str, Setting]) -> str:
     return program.name + (f":{port}" if port is not None else "")
 
 
+Flags = dict[str, tuple[int, int]]
+
+
 def _engine_options(
-    words: Sequence[Word], program: Program, path: str, unknown: list[str], flags: dict[str, tuple[int, int]]
+    words: Sequence[Word], program: Program, path: str, unknown: list[str], flags: Flags
 ) -> Iterator[tuple[str, Setting]]:
     index, positional = 0, 0
+    words = [word for word in words if word.style != BROKEN]  # those are said in `_notes_of`
     while index < len(words):
-        word = words[index]
+        word = _plain(words[index], unknown, flags)
         index += 1
-        if word.style == BROKEN:
-            continue  # said with the service, see `_notes_of`
-        if re.match(r"[‐-―−][A-Za-z]", word.text):  # a dash that a word processor made of two hyphens
-            unknown.append(word.text.partition("=")[0])
-            if word.start >= 0:
-                flags[unknown[-1]] = (word.start, word.end)
-            word = replace(word, text=f"--{word.text.lstrip(DASHES)}")
-        if re.match(
-            r"\s+--[A-Za-z]", word.text
-        ):  # `\ --model`: a backslash whose line end YAML has folded away
-            unknown.append(word.text)
-            word = replace(word, text=word.text.lstrip())
         if not re.match(r"--?[A-Za-z]", word.text):
             if program.positional_model and positional == 0 and word.text and word.text != "\\":
                 yield "model", _place(word, word.text, path, "model")
             positional += 1
             continue
         flag, equals, inline = word.text.partition("=")
-        raw = flag.lstrip("-")
-        kind, full = kind_of(program.tables, raw) if program.tables else (None, raw.replace("_", "-"))
-        if kind is None and program.tables and "$" not in flag and "{" not in flag:
-            unknown.append(flag)
-        elif one_hyphen(flag, program.tables):
-            unknown.append(flag)
+        kind, full = _kind(flag, program, unknown)
         if word.start >= 0:
             flags[flag] = (word.start, word.end)
+        switch = kind == "flag" and full not in TAKES_A_WORD
         key = long_name(full)
         if equals:
-            if kind == "flag" and full not in TAKES_A_WORD and inline.lower() in ("true", "false"):
-                unknown.append(word.text)
-                if word.start >= 0:
-                    flags[word.text] = (word.start, word.end)
+            if switch and inline.lower() in ("true", "false"):
+                _note(word.text, word, unknown, flags)
             yield key, _place(word, inline, path, flag, inline=True)
             continue
         taken, value = _values(words, index, kind)
-        if taken and kind == "flag" and full not in TAKES_A_WORD and words[index].start >= 0:
-            unknown.append(f"{flag} {words[index].text}")
-            flags[unknown[-1]] = (words[index].start, words[index].end)
-        if not taken:
-            off = key.startswith("no-") and kind == "flag"
-            yield key[3:] if off else key, _place(word, not off, path, flag)
-        elif taken == 1:
-            yield key, _place(words[index], value, path, flag)
-        else:
-            yield key, Setting(value, path, word.line, flag)
+        if taken and switch and words[index].start >= 0:
+            _note(f"{flag} {words[index].text}", words[index], unknown, flags)
+        yield _option(key, word, (taken, value, kind), words[index : index + 1], path, flag)
         index += taken
+
+
+def _option(
+    key: str,
+    word: Word,
+    found: tuple[int, object, str | None],
+    following: Sequence[Word],
+    path: str,
+    flag: str,
+) -> tuple[str, Setting]:
+    """One option's setting, from how many words it takes and their value."""
+    taken, value, kind = found
+    if not taken:
+        off = key.startswith("no-") and kind == "flag"
+        return key[3:] if off else key, _place(word, not off, path, flag)
+    if taken == 1:
+        return key, _place(following[0], value, path, flag)
+    return key, Setting(value, path, word.line, flag)
+
+
+def _kind(flag: str, program: Program, unknown: list[str]) -> tuple[str | None, str]:
+    """The kind and full name of an option as written; one that the program does not take so is noted."""
+    raw = flag.lstrip("-")
+    kind, full = kind_of(program.tables, raw) if program.tables else (None, raw.replace("_", "-"))
+    strange = kind is None and program.tables and "$" not in flag and "{" not in flag
+    if strange or one_hyphen(flag, program.tables):
+        unknown.append(flag)
+    return kind, full
+
+
+def _plain(word: Word, unknown: list[str], flags: Flags) -> Word:
+    """A word without what a word processor or a folded YAML text has made of its hyphens; either is noted."""
+    if word.text[:1] in DASHES and word.text[1:2].isalpha():
+        _note(word.text.partition("=")[0], word, unknown, flags)
+        return replace(word, text=f"--{word.text.lstrip(''.join(DASHES))}")
+    if re.match(r"\s+--[A-Za-z]", word.text):  # `\ --model`: a backslash whose line end YAML has folded away
+        unknown.append(word.text)
+        return replace(word, text=word.text.lstrip())
+    return word
+
+
+def _note(written: str, word: Word, unknown: list[str], flags: Flags) -> None:
+    unknown.append(written)
+    if word.start >= 0:
+        flags[written] = (word.start, word.end)
 
 
 def _values(words: Sequence[Word], index: int, kind: str | None) -> tuple[int, object]:
@@ -228,8 +252,6 @@ def _values(words: Sequence[Word], index: int, kind: str | None) -> tuple[int, o
         return (1, following == "true") if following in ("true", "false") else (0, True)
     values = []
     for word in words[index:]:
-        if word.style == BROKEN:
-            break
         if re.match(r"--?[A-Za-z]", word.text) and not (word.quoted and word.style == "shell"):
             break  # quotes of a YAML list say nothing, those of a shell may make a value of it
         values.append(word.text)

@@ -84,7 +84,9 @@ def role_of(name: str, options: Mapping[str, Setting], program: str = "") -> str
         return "prefill"
     if mode in ("generation", "gen"):
         return "decode"
-    kv_role = re.search(r"kv_role\W+(kv_producer|kv_consumer)\b", str(value_of(options, "kv-transfer-config") or ""))
+    kv_role = re.search(
+        r"kv_role\W+(kv_producer|kv_consumer)\b", str(value_of(options, "kv-transfer-config") or "")
+    )
     if kv_role is not None:
         return "prefill" if kv_role.group(1) == "kv_producer" else "decode"
     if program.endswith(("frontend", "router", "planner", "disaggregated", "mocker")):

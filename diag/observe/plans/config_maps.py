@@ -86,7 +86,9 @@ def _with_file(service: PlacedService, files: dict[str, Node], text: str, path: 
     return replace(service, options=options, notes=notes, unknown_keys=tuple(unknown), flags=flags, **sizes)
 
 
-def _settings(node: Node, framework: str, text: str, path: str) -> tuple[dict[str, Setting], dict[str, tuple[int, int]]]:
+def _settings(
+    node: Node, framework: str, text: str, path: str
+) -> tuple[dict[str, Setting], dict[str, tuple[int, int]]]:
     inner, places = _inner(node, text)
     documents = parse_documents(inner, path)
     if not documents or not documents[0].is_map:

@@ -36,7 +36,9 @@ SWITCHES = {
 }
 
 
-_GRANTS = re.compile(r"--gpus|--runtime|--device|nvidia|NVIDIA|\A\$\{?\w*(?:ARG|OPT|FLAG|GPU)|\[@\]|\A\$@|\$\*")
+_GRANTS = re.compile(
+    r"--gpus|--runtime|--device|nvidia|NVIDIA|\A\$\{?\w*(?:ARG|OPT|FLAG|GPU)|\[@\]|\A\$@|\$\*"
+)
 """Words before the image that give a container GPUs, or may."""
 
 

@@ -42,10 +42,16 @@ def unknown_keys_of(root: Node, framework: str) -> dict[str, Node]:
     """Keys that the engine does not have -> where they stand; those inside TensorRT-LLM's blocks as `block.key`."""
     if framework not in ("vllm", "sglang", "trtllm"):
         return {}
-    found = {key: root.keys[key] for key, _ in root.pairs if key in root.keys and kind_of((framework,), key)[0] is None}
+    found = {
+        key: root.keys[key]
+        for key, _ in root.pairs
+        if key in root.keys and kind_of((framework,), key)[0] is None
+    }
     for block, known in blocks_of_trtllm().items() if framework == "trtllm" else ():
         node = root.get(block)
-        for key, _ in node.pairs if node is not None else []:
+        if node is None:
+            continue
+        for key, _ in node.pairs:
             if key not in known["keys"] and key in node.keys:
                 found[f"{block}.{key}"] = node.keys[key]
     return found

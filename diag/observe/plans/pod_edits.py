@@ -88,7 +88,9 @@ def probe_settings(container: Node, path: str) -> tuple[dict[str, Setting], dict
     return options, spots
 
 
-def resource_changes(container: Node, wrong: str | None, pattern: re.Pattern[str]) -> dict[str, tuple[Change, ...]]:
+def resource_changes(
+    container: Node, wrong: str | None, pattern: re.Pattern[str]
+) -> dict[str, tuple[Change, ...]]:
     """The GPU's name where it is misspelt, requests like the limits, a probe where the server listens, more memory."""
     found: dict[str, tuple[Change, ...]] = {}
     limits, requests = container.get("resources", "limits"), container.get("resources", "requests")
@@ -96,11 +98,24 @@ def resource_changes(container: Node, wrong: str | None, pattern: re.Pattern[str
     for node in (limits, requests):
         key = node.keys.get(wrong) if node is not None and wrong is not None and node.is_map else None
         if key is not None and key.start >= 0:
-            names.append((key.start, key.end, '"nvidia.com/gpu"' if key.end - key.start > len(wrong or "") else "nvidia.com/gpu"))
+            names.append(
+                (
+                    key.start,
+                    key.end,
+                    '"nvidia.com/gpu"' if key.end - key.start > len(wrong or "") else "nvidia.com/gpu",
+                )
+            )
     if names:
         found["gpu-name"] = tuple(names)
     pairs = [
-        next((value for key, value in (node.pairs if node is not None and node.is_map else []) if pattern.match(key)), None)
+        next(
+            (
+                value
+                for key, value in (node.pairs if node is not None and node.is_map else [])
+                if pattern.match(key)
+            ),
+            None,
+        )
         for node in (limits, requests)
     ]
     if pairs[0] is not None and pairs[1] is not None and pairs[1].start >= 0:
@@ -114,7 +129,9 @@ def probe_changes(container: Node, port: int, path: str = "/health") -> dict[str
     for probe in (*PROBES, "readinessProbe"):
         for action in ("httpGet", "tcpSocket"):
             target, page = container.get(probe, action, "port"), container.get(probe, action, "path")
-            changes = [(target.start, target.end, str(port))] if target is not None and target.start >= 0 else []
+            changes = (
+                [(target.start, target.end, str(port))] if target is not None and target.start >= 0 else []
+            )
             if page is not None and page.start >= 0:
                 changes.append((page.start, page.end, path))
             if changes:

@@ -192,7 +192,8 @@ def _choices() -> dict[str, Any]:
 def is_known(package: str, version: str) -> bool:
     """True for a version not newer than the newest that the values were collected from."""
     numbers = [
-        tuple(int(part) for part in re.findall(r"\d+", each)[:3]) for each in _choices()["versions"].get(package, [])
+        tuple(int(part) for part in re.findall(r"\d+", each)[:3])
+        for each in _choices()["versions"].get(package, [])
     ]
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3]) <= max(numbers, default=())
 

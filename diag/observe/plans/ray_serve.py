@@ -81,7 +81,9 @@ def _model(config: Node, index: int, path: str, places: _Places) -> PlacedServic
         unknown=tuple(unknown_keys_of(engine, "vllm") if engine is not None and engine.is_map else ()),
         flags={
             key: places.of(at)[:2]
-            for key, at in (unknown_keys_of(engine, "vllm") if engine is not None and engine.is_map else {}).items()
+            for key, at in (
+                unknown_keys_of(engine, "vllm") if engine is not None and engine.is_map else {}
+            ).items()
         },
         notes={"part": "ray", "kubernetes": "true"},
     )

@@ -15,7 +15,8 @@ from diag.model.launch import LaunchPlan, Setting
 from diag.observe.plans.build import build_service
 from diag.observe.plans.config_maps import files_of_documents, files_of_script, with_files
 from diag.observe.plans.interface import PlacedService, PlacedSetting, Reader
-from diag.observe.plans.manifests import Pod, gpu_node, services_of_container
+from diag.observe.plans.manifests import services_of_container
+from diag.observe.plans.pods import Pod, gpu_node
 from diag.observe.plans.read_kubernetes import services_of_object, unique_names, with_api
 from diag.observe.plans.shell_words import Word
 from diag.observe.plans.values import as_int

@@ -13,7 +13,8 @@ from dataclasses import replace
 from diag.model.launch import LaunchPlan
 from diag.observe.plans.config_maps import files_of_documents, files_of_script, with_files
 from diag.observe.plans.interface import PlacedService, Reader
-from diag.observe.plans.manifests import Pod, services_of_pod
+from diag.observe.plans.manifests import services_of_pod
+from diag.observe.plans.pods import Pod
 from diag.observe.plans.ray_serve import services_of_serve_config
 from diag.observe.plans.values import as_int
 from diag.observe.plans.yaml_tree import Node, parse_documents

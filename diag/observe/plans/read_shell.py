@@ -18,7 +18,9 @@ from diag.observe.plans.shell_words import Command, commands
 from diag.observe.plans.values import as_int
 
 _YAML_LIKE = re.compile(r"^(?:---\s*$|apiVersion\s*:|[A-Za-z_][\w.-]*\s*:(?:\s|$))", re.MULTILINE)
-_IN_VARIABLES = re.compile(r"\$\{?\w+\}?[\"']?\s+(?:serve|-m\s+(?:vllm|sglang|dynamo)\.|launch\b)|\$\{?(?:CMD|LAUNCH\w*|SERVE\w*|RUN\w*)\b")
+_IN_VARIABLES = re.compile(
+    r"\$\{?\w+\}?[\"']?\s+(?:serve|-m\s+(?:vllm|sglang|dynamo)\.|launch\b)|\$\{?(?:CMD|LAUNCH\w*|SERVE\w*|RUN\w*)\b"
+)
 """A program whose name stands in a variable: `$CMD serve MODEL`."""
 _ENDINGS = (".sh", ".bash", ".sbatch", ".slurm", ".srun", ".cmd", ".txt", ".job")
 _SBATCH = re.compile(r"^#SBATCH\s+(--?[A-Za-z][\w-]*)(?:[= ]\s*(\S+))?", re.MULTILINE)
@@ -45,7 +47,9 @@ def sniff(text: str, path: str) -> bool:
 def read(text: str, path: str) -> LaunchPlan:
     """Every command that starts something we know, in order."""
     batch = dict(_directives(text, path))
-    services = list(unique_names(with_files(list(_in_turn(text, path, batch)), files_of_script(text), text, path)))
+    services = list(
+        unique_names(with_files(list(_in_turn(text, path, batch)), files_of_script(text), text, path))
+    )
     nodes = as_int(batch["slurm.nodes"].value) if "slurm.nodes" in batch else None
     return LaunchPlan("slurm" if batch else "shell", path, tuple(services), nodes)
 
@@ -66,9 +70,8 @@ def _in_turn(text: str, path: str, batch: dict[str, Setting]) -> Iterator[Placed
     for service in found:
         name = service.notes.get("function", "")
         rivals = {other for other, used in ports.items() if other != name and used & ports.get(name, set())}
-        if rivals:
-            service = _beside(service, ",".join(f"{'/'.join(sorted((name, other)))}.{name}" for other in rivals))
-        yield service
+        beside = ",".join(f"{'/'.join(sorted((name, other)))}.{name}" for other in rivals)
+        yield _beside(service, beside) if rivals else service
 
 
 def _beside(service: PlacedService, branch: str) -> PlacedService:
@@ -142,7 +145,9 @@ def _elsewhere(command: Command, text: str, path: str, batch: dict[str, Setting]
     script = next((word for word in command.words[1:] if re.search(r"\s", word.text)), None)
     host = next((word.text for word in command.words[1:] if not word.text.startswith("-")), "")
     if script is None:
-        at = next((index for index, word in enumerate(command.words[1:], 1) if not word.text.startswith("-")), 1)
+        at = next(
+            (index for index, word in enumerate(command.words[1:], 1) if not word.text.startswith("-")), 1
+        )
         words = command.words[at + 1 :]
         inner = [Command(list(words), command.env, command.line)] if words else []
     else:

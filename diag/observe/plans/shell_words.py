@@ -91,7 +91,10 @@ class _Lexer:
                 self.at += 1
             elif char == "\\" and re.match(r"\\[ \t\r]*\n", text[self.at : self.at + 80]):
                 start, self.at = self.at, text.index("\n", self.at) + 1
-                if re.match(r"[ \t]*--[A-Za-z]", text[self.at : self.at + 200]) and " " in text[start : self.at]:
+                if (
+                    re.match(r"[ \t]*--[A-Za-z]", text[self.at : self.at + 200])
+                    and " " in text[start : self.at]
+                ):
                     yield Word(CUT, start + 1, self.at - 1, self.line, style=BROKEN)  # what is meant is plain
                 self.line += 1
             elif char == "#":

@@ -24,14 +24,26 @@ FILES = {
         r"vllm/(engine/arg_utils|entrypoints/openai/cli_args)\.py$",
         r"vllm/(config(/\w+)?|engine/arg_utils|model_executor/layers/quantization/__init__|model_executor/model_loader/__init__|(v1/)?attention/backends/registry)\.py$",
     ),
-    "sglang": ("sglang", r"sglang/srt/server_args\.py$", r"sglang/srt/(server_args|disaggregation/utils)\.py$"),
+    "sglang": (
+        "sglang",
+        r"sglang/srt/server_args\.py$",
+        r"sglang/srt/(server_args|disaggregation/utils)\.py$",
+    ),
     "dynamo.vllm": (
         "ai_dynamo",
         r"dynamo/(vllm/(args|backend_args)|common/configuration/groups/\w+)\.py$",
         r"dynamo/(vllm/\w+|common/.*)\.py$",
     ),
-    "dynamo.sglang": ("ai_dynamo", r"dynamo/(sglang/(args|backend_args)|common/configuration/groups/\w+)\.py$", r"dynamo/(sglang/\w+|common/.*)\.py$"),
-    "dynamo.trtllm": ("ai_dynamo", r"dynamo/(trtllm/(args|backend_args|utils/trtllm_utils)|common/configuration/groups/\w+)\.py$", r"dynamo/(trtllm/.*|common/.*)\.py$"),
+    "dynamo.sglang": (
+        "ai_dynamo",
+        r"dynamo/(sglang/(args|backend_args)|common/configuration/groups/\w+)\.py$",
+        r"dynamo/(sglang/\w+|common/.*)\.py$",
+    ),
+    "dynamo.trtllm": (
+        "ai_dynamo",
+        r"dynamo/(trtllm/(args|backend_args|utils/trtllm_utils)|common/configuration/groups/\w+)\.py$",
+        r"dynamo/(trtllm/.*|common/.*)\.py$",
+    ),
 }
 CONNECTORS = r"vllm/distributed/kv_transfer/kv_connector/factory\.py$"
 
@@ -60,12 +72,20 @@ def names_of(wheel: Path, pattern: str) -> Names:
     names = Names()
     for tree in trees(wheel, pattern):
         for node in ast.walk(tree):
-            if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            if (
+                isinstance(node, ast.Assign)
+                and len(node.targets) == 1
+                and isinstance(node.targets[0], ast.Name)
+            ):
                 names.lists.setdefault(node.targets[0].id, []).append(node.value)
                 called = node.value
                 if isinstance(called, ast.Call) and ast.unparse(called.func) == "get_kwargs" and called.args:
                     names.sources_of[node.targets[0].id] = ast.unparse(called.args[0])
-            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            elif (
+                isinstance(node, ast.AnnAssign)
+                and isinstance(node.target, ast.Name)
+                and node.value is not None
+            ):
                 names.lists.setdefault(node.target.id, []).append(node.value)
             if isinstance(node, ast.ClassDef):
                 _class(node, names)
@@ -103,13 +123,27 @@ def values_of(node: ast.expr | None, names: Names, depth: int = 0) -> set[str]:
         parts = [node.left, node.right]
     elif isinstance(node, ast.Starred):
         parts = [node.value]
-    elif isinstance(node, ast.Subscript) and ast.unparse(node.value) in ("Literal", "Optional", "Union", "Annotated", "SkipValidation"):
+    elif isinstance(node, ast.Subscript) and ast.unparse(node.value) in (
+        "Literal",
+        "Optional",
+        "Union",
+        "Annotated",
+        "SkipValidation",
+    ):
         parts = [node.slice]
     elif isinstance(node, ast.ListComp):
         parts = [node.generators[0].iter]
-    elif isinstance(node, ast.Call) and node.args and ast.unparse(node.func) in ("list", "tuple", "get_args", "sorted", "set"):
+    elif (
+        isinstance(node, ast.Call)
+        and node.args
+        and ast.unparse(node.func) in ("list", "tuple", "get_args", "sorted", "set")
+    ):
         parts = [node.args[0]]
-    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("keys", "values"):
+    elif (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("keys", "values")
+    ):
         parts = [node.func.value]
     return {word for part in parts for word in values_of(part, names, depth + 1)}
 
@@ -180,14 +214,31 @@ def main(folders: list[str]) -> None:
             for name, values, loose in choices_of(wheel, options, lists):
                 have, was = joined.get(name, (set(), False))
                 joined[name] = (have | values, was or loose)
-        data[program] = {name: {"values": sorted(values), "open": loose} for name, (values, loose) in sorted(joined.items()) if values}
-    connectors = sorted({name for wheel in wheels if wheel.name.startswith("vllm-") for name in connectors_of(wheel)})
+        data[program] = {
+            name: {"values": sorted(values), "open": loose}
+            for name, (values, loose) in sorted(joined.items())
+            if values
+        }
+    connectors = sorted(
+        {name for wheel in wheels if wheel.name.startswith("vllm-") for name in connectors_of(wheel)}
+    )
     target = Path(__file__).with_name("choices.json")
     about = "option: the values that any of the versions accepts; open: other texts are taken, too; made by collect_choices.py from the wheels"
-    found = {"about": about, "versions": {name: sorted(set(each)) for name, each in versions.items()}, "kv_connectors": connectors, "programs": data}
+    found = {
+        "about": about,
+        "versions": {name: sorted(set(each)) for name, each in versions.items()},
+        "kv_connectors": connectors,
+        "programs": data,
+    }
     text = json.dumps(found, indent=1)
-    text = re.sub(r"\[\s+([^\[\]]*?)\s+\]", lambda match: "[" + re.sub(r"\s+", " ", match.group(1)) + "]", text)
-    text = re.sub(r"\{\s+(\"values\": [^{}]*?)\s+\}", lambda match: "{" + re.sub(r"\s+", " ", match.group(1)) + "}", text)
+    text = re.sub(
+        r"\[\s+([^\[\]]*?)\s+\]", lambda match: "[" + re.sub(r"\s+", " ", match.group(1)) + "]", text
+    )
+    text = re.sub(
+        r"\{\s+(\"values\": [^{}]*?)\s+\}",
+        lambda match: "{" + re.sub(r"\s+", " ", match.group(1)) + "}",
+        text,
+    )
     target.write_text(text + "\n", "utf-8")
     sys.stdout.write(f"{target}: {len(text.splitlines())} lines\n")
 
