@@ -80,13 +80,20 @@ class Case:
             (first, second)
             for first in prefill
             for second in decode
-            if not exclusive(first, second) and self._one_graph(first, second)
+            if not exclusive(first, second) and self._one_graph(first, second) and not _unclear(first, second)
         ]
 
     def _one_graph(self, first: Service, second: Service) -> bool:
         """False for workers of two different graphs in one file."""
         names = [dict(getattr(each, "notes", {})).get("pod") for each in (first, second)]
         return not self.plan.kind.startswith("dgd") or names[0] == names[1]
+
+
+def _unclear(first: Service, second: Service) -> bool:
+    """True for two functions of a script of which one has rivals for its port: which of them run together is not known."""
+    notes = [dict(getattr(each, "notes", {})) for each in (first, second)]
+    functions = {each.get("function") for each in notes}
+    return len(functions) > 1 and any("/" in each.get("branch", "") for each in notes)
 
 
 def absent(service: Service) -> bool:

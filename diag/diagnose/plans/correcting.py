@@ -140,7 +140,7 @@ def _round(case: Case, bad: list[Finding], text: str) -> tuple[list[Splice], lis
         if settings:
             why.append(f"{finding.summary}. {finding.data['fix']['do']}")
     splices = [*_splices(case, changes, text), *(splice for splice, _ in further)]
-    why += [reason for _, reason in further if reason not in why]
+    why += [reason for reason in dict.fromkeys(reason for _, reason in further) if reason not in why]
     if splices:
         return splices, why, []
     layout_bad = [finding for finding in bad if finding not in simple]

@@ -18,6 +18,7 @@ from diag.diagnose.plans.settings import (
 )
 from diag.model import Finding, Status
 from diag.model.launch import Service
+from diag.observe.plans.programs import connectors
 
 LOCAL_PREFILL_DEFAULT = 1000
 """Dynamo 2025: prompts up to max-local-prefill-length stay local (examples/llm/utils/vllm.py)."""
@@ -177,13 +178,17 @@ def judge_alike(case: Case) -> Iterator[Finding]:
                 first != second
                 and (first or second)
                 and "auto" not in (first, second)
-                and ((first and second) or (name == "block-size" and not _open(prefill, decode)))
+                and (
+                    (first and second)
+                    or (name in ("block-size", "kv-cache-dtype") and not elsewhere(prefill, decode))
+                )
             ):
                 yield _differs(prefill, decode, name, first, second)
         if case.plan.kind == "dynamo-2025":
             yield from _length(prefill, decode)
         yield from _models(case, prefill, decode)
         yield from _connectors(prefill, decode)
+        yield from _backends(prefill, decode)
 
 
 def _sizes(case: Case, prefill: Service, decode: Service) -> Iterator[Finding]:
@@ -304,7 +309,7 @@ def _models(case: Case, prefill: Service, decode: Service) -> Iterator[Finding]:
 def _connectors(prefill: Service, decode: Service) -> Iterator[Finding]:
     texts = [(each, text_of(each, "kv-transfer-config")) for each in (prefill, decode)]
     names = [_connectors_of(text) for _, text in texts]
-    if all(names) and not names[0] & names[1]:
+    if all(names) and not names[0] & names[1] and all(each & connectors() for each in names):
         yield judged(
             "tp-mismatch-disagg",
             prefill,
@@ -316,7 +321,28 @@ def _connectors(prefill: Service, decode: Service) -> Iterator[Finding]:
         )
 
 
-def _open(*services: Service) -> bool:
+def _backends(prefill: Service, decode: Service) -> Iterator[Finding]:
+    """SGLang: both sides of a transfer speak through one backend; its default is mooncake."""
+    if engine_of(prefill) != "sglang" or engine_of(decode) != "sglang":
+        return
+    name = "disaggregation-transfer-backend"
+    first, second = (text_of(each, name) or "mooncake" for each in (prefill, decode))
+    if first == second or "$" in first + second or elsewhere(prefill, decode):
+        return
+    odd, value = (prefill, second) if setting_of(prefill, name) is not None else (decode, first)
+    yield judged(
+        "kv-transport-unsupported",
+        odd,
+        Status.FAIL,
+        f"{prefill.name} hands its KV cache over with {first}, {decode.name} takes it with {second}: {name} must be the same",
+        setting=where(odd, name),
+        do=f"Use {name} {value} on both",
+        settings={name: value},
+    )
+
+
+def elsewhere(*services: Service) -> bool:
+    """True where a further file, or words that only the shell knows, may hold more settings."""
     return any(sizes_elsewhere(service) for service in services)
 
 

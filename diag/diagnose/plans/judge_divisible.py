@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from diag.diagnose.plans.case import Case, absent, judged, where
-from diag.diagnose.plans.settings import engine_of, setting_of, tp_of
+from diag.diagnose.plans.settings import boolean, engine_of, integer, setting_of, sizes_unknown, tp_of
 from diag.model import Finding, Status
 from diag.model.launch import Service
 
@@ -57,6 +57,35 @@ def judge_divisible(case: Case) -> Iterator[Finding]:
 def setting_uses_dp_attention(options: object) -> bool:
     """SGLang's data-parallel attention splits heads over a part of the ranks only."""
     return isinstance(options, dict) and "enable-dp-attention" in options
+
+
+def judge_ranks_divide(case: Case) -> Iterator[Finding]:
+    """SGLang and TensorRT-LLM: attention replicas and expert groups must divide the tensor-parallel ranks."""
+    for service in case.engines:
+        tp = service.tensor_parallel_size or 1
+        if engine_of(service) not in ("sglang", "trtllm") or sizes_unknown(service) or absent(service):
+            continue
+        data, expert = service.data_parallel_size, integer(service, "expert-parallel-size")
+        for size, name, what in (
+            (
+                data if boolean(service, "enable-dp-attention") else None,
+                "data-parallel-size",
+                "attention replicas",
+            ),
+            (expert, "expert-parallel-size", "expert groups"),
+        ):
+            if size is None or size < 1 or tp % size == 0:
+                continue
+            below = max(each for each in range(1, min(size, tp) + 1) if tp % each == 0)
+            yield judged(
+                "tp-not-divisible",
+                service,
+                Status.FAIL,
+                f"{service.name}: {size} {what} ({name}) do not divide the {tp} ranks of tensor-parallel-size {tp}",
+                setting=where(service, name),
+                do=f"Use {name} {below}",
+                settings={name: below},
+            )
 
 
 def judge_groups(case: Case) -> Iterator[Finding]:
@@ -136,4 +165,4 @@ BLOCK_FP8 = {
     "minimax_m2": 128,
 }
 
-JUDGES = (judge_divisible, judge_groups, judge_experts)
+JUDGES = (judge_divisible, judge_ranks_divide, judge_groups, judge_experts)

@@ -35,29 +35,34 @@ def judge_driver(case: Case) -> Iterator[Finding]:
         )
 
 
+LONGEST = 16 * (1 << 20)
+"""No model has as many positions; Llama 4 Scout's ten million are the most."""
+ALLOWED_LONG = ("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN")
+
+
 def judge_length(case: Case) -> Iterator[Finding]:
-    """A max-model-len above what the model's own configuration allows; vLLM refuses it."""
+    """A length above what the model's own configuration allows; vLLM and SGLang refuse it."""
     for service in case.engines:
-        facts, asked = case.facts(service), integer(service, "max-model-len")
-        if (
-            engine_of(service) != "vllm"
-            or facts.source != "config"
-            or not facts.max_position
-            or asked is None
-            or asked <= facts.max_position
-            or "VLLM_ALLOW_LONG_MAX_MODEL_LEN" in service.env
-            or setting_of(service, "rope-scaling", "hf-overrides") is not None
-            or facts.long_context
-        ):
+        engine = engine_of(service)
+        name = {"vllm": "max-model-len", "sglang": "context-length"}.get(engine or "", "")
+        facts, asked = case.facts(service), integer(service, name) if name else None
+        if asked is None or any(each in service.env for each in ALLOWED_LONG):
             continue
+        limit = facts.max_position if facts.source == "config" else None
+        scaled = setting_of(service, "rope-scaling", "hf-overrides", "json-model-override-args") is not None
+        if asked <= LONGEST and (limit is None or asked <= limit or scaled or facts.long_context):
+            continue
+        limit = limit or 131072
         yield judged(
             "invalid-launch-argument",
             service,
             Status.FAIL,
-            f"{service.name}: max-model-len {asked:,} is above the model's {facts.max_position:,} positions, and vLLM refuses it",
-            setting=where(service, "max-model-len"),
-            do=f"Set max-model-len: {facts.max_position}",
-            settings={"max-model-len": facts.max_position},
+            f"{service.name}: {name} {asked:,} is above "
+            + (f"the model's {limit:,} positions" if facts.max_position else "what any model has")
+            + f", and {'vLLM' if engine == 'vllm' else 'SGLang'} refuses it",
+            setting=where(service, name),
+            do=f"Set {name}: {limit}",
+            settings={name: limit},
         )
 
 

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 
 from diag.diagnose.plans.case import Case, judged
-from diag.diagnose.plans.judge_network import nodes_of
+from diag.diagnose.plans.judge_network import nodes_of, spans_nodes
 from diag.diagnose.plans.settings import as_int, engine_of
 from diag.model import Finding, Status
 from diag.model.launch import Service
@@ -35,7 +35,7 @@ NO_SUCH = {
 def judge_nccl(case: Case) -> Iterator[Finding]:
     """Interfaces that no peer reaches, and settings that exclude each other."""
     for service in case.services:
-        many = nodes_of(case, service) > 1 or (case.plan.nodes or 1) > 1
+        many = spans_nodes(case, service)
         for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME"):
             setting = service.env.get(name)
             if (
@@ -111,7 +111,7 @@ def _unknown(service: Service) -> Iterator[Finding]:
     for name, setting in service.env.items():
         if not name.startswith("NCCL_") or name in _nccl_names() or name in NO_SUCH:
             continue
-        close = difflib.get_close_matches(name, _nccl_names(), 1, 0.92)
+        close = _nearest(name, _nccl_names())
         if close:
             yield judged(
                 "invalid-launch-argument",
@@ -123,6 +123,61 @@ def _unknown(service: Service) -> Iterator[Finding]:
                 do=f"Write {close[0]}",
                 rename_variable=(name, close[0]),
             )
+
+
+def _nearest(name: str, known: frozenset[str]) -> list[str]:
+    """One letter in a short name weighs more."""
+    return difflib.get_close_matches(name, known, 1, 0.92 if len(name) > 14 else 0.9)
+
+
+OTHER_NAMES = frozenset(
+    # variables of gloo, torch and UCX that launches set (their documentations)
+    (
+        *("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "GLOO_DEVICE_TRANSPORT", "MASTER_ADDR", "MASTER_PORT"),
+        *(
+            "CUDA_VISIBLE_DEVICES",
+            "CUDA_DEVICE_ORDER",
+            "CUDA_DEVICE_MAX_CONNECTIONS",
+            "NVIDIA_VISIBLE_DEVICES",
+        ),
+        *(
+            "UCX_NET_DEVICES",
+            "UCX_TLS",
+            "UCX_IB_GID_INDEX",
+            "UCX_RNDV_SCHEME",
+            "UCX_MEMTYPE_CACHE",
+            "UCX_LOG_LEVEL",
+        ),
+        *("TORCH_NCCL_ASYNC_ERROR_HANDLING", "TORCH_NCCL_BLOCKING_WAIT", "TORCH_NCCL_TRACE_BUFFER_SIZE"),
+        *(
+            "TORCH_NCCL_DUMP_ON_TIMEOUT",
+            "TORCH_NCCL_AVOID_RECORD_STREAMS",
+            "TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC",
+        ),
+    )
+)
+
+
+def judge_other_names(case: Case) -> Iterator[Finding]:
+    """A letter too few or too many in the name of another well-known variable."""
+    for service in case.services:
+        for name, setting in service.env.items():
+            if name in OTHER_NAMES or not name.startswith(
+                ("GLOO_", "MASTER_", "CUDA_", "UCX_", "TORCH_NCCL_", "TP_S")
+            ):
+                continue
+            close = difflib.get_close_matches(name, OTHER_NAMES, 1, 0.9)
+            if close and abs(len(close[0]) - len(name)) < 2 and sorted(close[0]) != sorted(name + "S"):
+                yield judged(
+                    "invalid-launch-argument",
+                    service,
+                    Status.WARN,
+                    f"{service.name}: nothing reads a variable {name}; did you mean {close[0]}?",
+                    setting=setting,
+                    certain=False,
+                    do=f"Write {close[0]}",
+                    rename_variable=(name, close[0]),
+                )
 
 
 def judge_leftovers(case: Case) -> Iterator[Finding]:
@@ -150,6 +205,18 @@ def judge_visible(case: Case) -> Iterator[Finding]:
         devices = visible(service)
         if setting is None or devices is None:
             continue
+        twice = sorted({each for each in devices if devices.count(each) > 1})
+        if twice:
+            kept = _first_devices(service, there, max(len(devices), _local(case, service)))
+            yield judged(
+                "duplicate-gpu",
+                service,
+                Status.FAIL,
+                f"{service.name}: CUDA_VISIBLE_DEVICES names GPU {', '.join(twice)} twice; a rank a GPU is the rule, and CUDA shows none behind the repeated one",
+                setting=setting,
+                do=f"Name every GPU once ({kept})",
+                variables={"CUDA_VISIBLE_DEVICES": kept},
+            )
         beyond = [
             each
             for each in devices
@@ -164,9 +231,9 @@ def judge_visible(case: Case) -> Iterator[Finding]:
                 setting=setting,
                 there=there,
                 do="Name GPUs that exist",
+                variables={"CUDA_VISIBLE_DEVICES": _first_devices(service, there, len(devices))},
             )
-        ranks = (service.tensor_parallel_size or 1) * (service.pipeline_parallel_size or 1)
-        local = ranks // max(1, nodes_of(case, service))
+        local = _local(case, service)
         if devices and local > len(devices) and engine_of(service):
             yield judged(
                 "gpu-count-exceeded",
@@ -177,7 +244,25 @@ def judge_visible(case: Case) -> Iterator[Finding]:
                 wanted=local,
                 there=len(devices),
                 do="Show it as many GPUs as it has ranks",
+                variables={"CUDA_VISIBLE_DEVICES": _first_devices(service, there, local)}
+                if there is None or local <= there
+                else None,
             )
+
+
+def _local(case: Case, service: Service) -> int:
+    """Ranks of a service on one node."""
+    ranks = (service.tensor_parallel_size or 1) * (service.pipeline_parallel_size or 1)
+    return ranks // max(1, nodes_of(case, service))
+
+
+def _first_devices(service: Service, there: int | None, count: int) -> str:
+    """As many devices, those named already first."""
+    named = [
+        each for each in dict.fromkeys(visible(service) or []) if there is None or (as_int(each) or 0) < there
+    ]
+    free = (str(index) for index in range(there or 64) if str(index) not in named)
+    return ",".join([*named, *(each for each, _ in zip(free, range(count), strict=False))][:count])
 
 
 def visible(service: Service) -> list[str] | None:
@@ -241,4 +326,4 @@ def _share(service: Service) -> float:
         return 0.9
 
 
-JUDGES = (judge_nccl, judge_leftovers, judge_visible, judge_shared_gpus)
+JUDGES = (judge_nccl, judge_other_names, judge_leftovers, judge_visible, judge_shared_gpus)

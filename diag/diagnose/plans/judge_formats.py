@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from diag.diagnose.plans.case import Case, absent, judged, where
@@ -128,6 +129,36 @@ def judge_quantization(case: Case) -> Iterator[Finding]:
         )
 
 
+FAMILIES = {
+    "awq": "awq",
+    "awq_marlin": "awq",
+    "auto_awq": "awq",
+    "gptq": "gptq",
+    "gptq_marlin": "gptq",
+    "auto_gptq": "gptq",
+    "gptq_bitblas": "gptq",
+}
+
+
+def judge_contradiction(case: Case) -> Iterator[Finding]:
+    """A method asked for that the files, by their own name, do not have."""
+    for service in case.engines:
+        asked = FAMILIES.get(text_of(service, "quantization") or "")
+        name = (service.model or "").lower()
+        has = next((each for each in ("awq", "gptq") if re.search(rf"[-_/]{each}\b", name)), None)
+        if asked is None or has is None or asked == has:
+            continue
+        yield judged(
+            "quantization-unsupported",
+            service,
+            Status.FAIL,
+            f"{service.name}: quantization {asked} for a model whose files are {has.upper()} by their name; the engine compares the two and refuses",
+            setting=where(service, "quantization"),
+            do=f"Take the option out (the files tell it), or write {has}",
+            settings={"quantization": has},
+        )
+
+
 def judge_attention(case: Case) -> Iterator[Finding]:
     """An attention backend that was asked for against the architecture; a fallback is a note."""
     spec = case.spec
@@ -167,6 +198,8 @@ def _backend(service: Service, asked: str, case: Case) -> Finding | None:
         bad = "FlashAttention needs compute capability 8.0 or later"
     elif asked == "FA3" and not (spec.flash_attention_3 or (8.0 <= spec.capability < 9.0)):
         bad = "FlashAttention-3 in SGLang needs Ampere to Hopper"
+    elif asked == "FA3" and 8.0 <= spec.capability < 9.0 and case.facts(service).kv_lora_rank:
+        bad = "with latent attention (MLA) FlashAttention-3 needs Hopper"
     elif asked in ("FLASHMLA", "CUTLASS_MLA", "TRTLLM_MLA", "TRTLLM_MHA") and spec.capability < (
         9.0 if asked == "FLASHMLA" else 10.0
     ):
@@ -187,4 +220,4 @@ def _backend(service: Service, asked: str, case: Case) -> Finding | None:
     )
 
 
-JUDGES = (judge_dtype, judge_cache_dtype, judge_quantization, judge_attention)
+JUDGES = (judge_contradiction, judge_dtype, judge_cache_dtype, judge_quantization, judge_attention)

@@ -11,6 +11,7 @@ from diag.diagnose.plans.settings import (
     as_int,
     engine_of,
     exclusive,
+    integer,
     pp_of,
     setting_of,
     sizes_unknown,
@@ -110,6 +111,8 @@ def _here_at_once(case: Case, service: Service) -> bool:
     notes = getattr(service, "notes", {})
     if notes.get("part") in ("worker", "ray") or service.role == "trainer":
         return False
+    if "host" in notes and (integer(service, "node-rank") or 0) > 0:
+        return False  # another node's line of a launch that is counted already
     if case.plan.kind == "engine-config":
         return service.nodes_per_replica is not None
     if case.plan.kind not in ("shell", "slurm"):
@@ -154,6 +157,14 @@ def judge_ranks(case: Case) -> Iterator[Finding]:
         if ranks > seen > 0:
             yield _too_many(service, ranks, seen, nodes)
         elif (
+            nodes > 1
+            and asked is not None
+            and as_int(asked.value) == nodes
+            and ranks * 2 <= seen
+            and not sizes_unknown(service)
+        ):
+            yield _idle(service, ranks, seen, nodes)
+        elif (
             case.plan.kind.startswith(("dynamo", "dgd"))
             and ranks < seen
             and service.tensor_parallel_size is None
@@ -170,6 +181,22 @@ def judge_ranks(case: Case) -> Iterator[Finding]:
                 yield _uneven(service, ranks, seen)
             elif service.tensor_parallel_size is None and ranks == 1:
                 yield _tp_missing(case, service, ranks, seen)
+
+
+def _idle(service: Service, ranks: int, seen: int, nodes: int) -> Finding:
+    tp = seen // pp_of(service)
+    return judged(
+        "launcher-layout",
+        service,
+        Status.WARN,
+        f"{service.name} starts {ranks} ranks ({_formula(service, ranks)}) on {seen} GPUs ({nodes} nodes of {seen // nodes}): half of them or more stay idle",
+        setting=where(service, "tensor-parallel-size", "resources.gpu"),
+        certain=False,
+        wanted=ranks,
+        there=seen,
+        do=f"Set tensor-parallel-size: {tp}, or take fewer nodes",
+        settings={"tensor-parallel-size": tp},
+    )
 
 
 def _alone(case: Case, service: Service) -> bool:

@@ -33,6 +33,8 @@ def judge_shm(case: Case) -> Iterator[Finding]:
         text = notes.get("shm")
         if text is None or text == "unlimited" or absent(service) or notes.get("accelerator"):
             continue
+        if notes.get("workload") == "LLMInferenceService":
+            continue  # KServe's controller mounts a /dev/shm of its own
         ranks = (
             ranks_of(service) // max(1, service.nodes_per_replica or 1)
             if engine_of(service)

@@ -211,6 +211,86 @@ def judge_node_ranks(case: Case) -> Iterator[Finding]:
             groups[str(service.framework), address].append(service)
     for group in groups.values():
         yield from _lines_of_one_launch(group)
+    yield from _meeting_points(case, [service for group in groups.values() for service in group])
+    for service in case.engines:
+        yield from _nodes_divide(service)
+
+
+MEETING = ("dist-init-addr", "nccl-init-addr", "master-addr", "rdzv-endpoint", "rdzv-id", "rdzv-conf")
+
+
+def _meeting_points(case: Case, lines: list[Service]) -> Iterator[Finding]:
+    """The lines of one launch that look for the first node at different places; or nowhere."""
+    by_launch: dict[tuple[str, int], list[Service]] = defaultdict(list)
+    for service in lines:
+        by_launch[str(service.framework), integer(service, "nnodes") or 0].append(service)
+    for (_, nodes), group in by_launch.items():
+        ranks = [integer(each, "node-rank") for each in group]
+        said = [text_of(each, "dist-init-addr", "master-addr", "rdzv-endpoint") for each in group]
+        if sorted(rank or 0 for rank in ranks) == list(range(nodes)) and len(set(said)) > 1 and all(said):
+            odd = next(each for each, address in zip(group, said, strict=True) if said.count(address) == 1)
+            first = said[ranks.index(0)]
+            name = next(name for name in MEETING if name in odd.options)
+            yield judged(
+                "launcher-layout",
+                odd,
+                Status.FAIL,
+                "the nodes' lines look for the first node at different places: "
+                + ", ".join(f"node {rank}: {address}" for rank, address in zip(ranks, said, strict=True)),
+                setting=where(odd, name),
+                do=f"Use {first} on all nodes",
+                settings={name: first},
+                alike=True,
+            )
+    for service in case.services:
+        nodes = integer(service, "nnodes") or 1
+        launcher = service.framework in ("sglang", "torchrun") and (
+            engine_of(service) or service.role == "trainer"
+        )
+        if (
+            nodes < 2
+            or not launcher
+            or case.plan.kind in ("engine-config", "log")
+            or "open" in getattr(service, "notes", {})
+        ):
+            continue
+        if any(
+            name in service.options
+            for name in (*MEETING, "rdzv_endpoint", "master_addr", "standalone", "config")
+        ):
+            continue
+        if service.framework == "torchrun" and case.plan.kind == "kubernetes":
+            continue  # the training operator tells it through PET_ variables
+        if service.framework == "torchrun" and not str(text_of(service, "script") or "").endswith(".py"):
+            continue
+        address = "dist-init-addr" if service.framework == "sglang" else "rdzv-endpoint"
+        yield judged(
+            "launcher-layout",
+            service,
+            Status.FAIL,
+            f"{service.name}: {nodes} nodes and no --{address}: each node waits for the others on itself",
+            setting=where(service, "nnodes"),
+            do=f"Give --{address} with the first node's address and a port",
+        )
+
+
+def _nodes_divide(service: Service) -> Iterator[Finding]:
+    """SGLang starts the same number of ranks on every node."""
+    nodes, tp, pp = (
+        integer(service, "nnodes"),
+        service.tensor_parallel_size,
+        service.pipeline_parallel_size or 1,
+    )
+    if engine_of(service) == "sglang" and nodes and tp and nodes > 1 and (tp * pp) % nodes:
+        yield judged(
+            "launcher-layout",
+            service,
+            Status.FAIL,
+            f"{service.name}: tensor-parallel-size {tp} cannot be dealt out evenly to {nodes} nodes",
+            setting=where(service, "tensor-parallel-size"),
+            do=f"Use a multiple of {nodes}",
+            settings={"tensor-parallel-size": max(nodes, (tp + nodes - 1) // nodes * nodes)},
+        )
 
 
 def _free_rank(services: Iterable[Service], service: Service, nodes: int) -> dict[str, Any]:

@@ -29,8 +29,8 @@ def judge_memory(case: Case) -> Iterator[Finding]:
     """One finding a service: what fails first, or that it fits and with what margin."""
     seen: set[tuple[object, ...]] = set()
     for service in case.engines:
-        if absent(service):
-            continue
+        if absent(service) or "ec_producer" in (text_of(service, "ec-transfer-config") or ""):
+            continue  # an encoder keeps no KV cache
         found = case.estimate(service)
         if sizes_unknown(service):
             yield _unknown(service, "the parallel sizes are not in the plan", "give the engine's own file")

@@ -53,7 +53,10 @@ def judge_ray(case: Case) -> Iterator[Finding]:
     )
     wanted = {each.name: (each.replicas or 1) * _per_replica(each) for each in asked}
     total = sum(wanted.values())
-    if not asked or not groups or total <= there:
+    none = any(
+        _notes(each).get("ray.cluster") for each in asked
+    )  # a cluster in the same object, without any GPU
+    if not asked or not (groups or none) or total <= there:
         return
     first = max(asked, key=lambda each: wanted[each.name])
     sums = " + ".join(f"{name} {gpus}" for name, gpus in wanted.items() if gpus)

@@ -49,6 +49,14 @@ def nodes_of(case: Case, service: Service) -> int:
     return max(service.nodes_per_replica or 1, as_int(text_of(service, "nnodes")) or 1)
 
 
+def spans_nodes(case: Case, service: Service) -> bool:
+    """True for a launch of several nodes, also where their number is a variable."""
+    if nodes_of(case, service) > 1 or (case.plan.nodes or 1) > 1:
+        return True
+    asked = text_of(service, "nnodes", "num-machines") or ""
+    return bool(re.match(r"\$", asked)) and not _all_here(case, service)
+
+
 def judge_meeting_point(case: Case) -> Iterator[Finding]:
     """A master address of several nodes that means each node itself."""
     for service in case.services:
@@ -82,6 +90,8 @@ def _all_here(case: Case, service: Service) -> bool:
     ranks = {
         as_int(text_of(each, "node-rank")) for each in case.services if each.framework == service.framework
     }
+    if any("host" in getattr(each, "notes", {}) for each in case.services):
+        return False
     waited = [each for each in case.services if "background" not in getattr(each, "notes", {})]
     return case.plan.kind == "shell" and len(waited) <= 1 and ranks >= set(range(nodes_of(case, service)))
 
@@ -101,7 +111,7 @@ def _loopback(service: Service, name: str, setting: Setting, rank: int | None) -
 def judge_own_address(case: Case) -> Iterator[Finding]:
     """A node's own address written once for all nodes, or a loopback."""
     for service in case.services:
-        many = nodes_of(case, service) > 1 or (case.plan.nodes or 1) > 1
+        many = spans_nodes(case, service)
         for name in OWN_ENV:
             setting = service.env.get(name)
             if setting is None or not many:
@@ -139,7 +149,9 @@ def judge_side_channel(case: Case) -> Iterator[Finding]:
         setting = service.env.get(SIDE_CHANNEL)
         value = str(setting.value) if setting is not None else ""
         apart = case.plan.kind in ("kubernetes", "dgd-v1alpha1", "dgd-v1beta1") or nodes_of(case, service) > 1
-        if setting is not None and apart and LOOPBACK.match(value):
+        if (
+            setting is not None and apart and LOOPBACK.match(value) and not value.startswith("0.")
+        ):  # a gateway may fill in all interfaces
             yield judged(
                 "host-ip-wrong",
                 service,
@@ -163,7 +175,7 @@ def judge_side_channel(case: Case) -> Iterator[Finding]:
                 missing=SIDE_CHANNEL,
                 do=f"Set {SIDE_CHANNEL} from status.podIP",
             )
-        elif re.fullmatch(r"\d+\.\d+\.\d+\.\d+", value) and value in seen and apart:
+        elif re.fullmatch(r"(?!0\.0\.0\.0)\d+\.\d+\.\d+\.\d+", value) and value in seen and apart:
             yield judged(
                 "host-ip-wrong",
                 service,
@@ -276,7 +288,7 @@ def _place(case: Case, service: Service) -> str | None:
     if notes.get("kubernetes"):
         return f"pod {notes.get('pod')} at {notes.get('pod.at')}" if not notes.get("hostNetwork") else None
     if case.plan.kind in SHARED_HOST and notes.get("background") and not notes.get("docker"):
-        return "host"
+        return f"host {notes.get('host', '')}"
     return None
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 
 from diag.diagnose.plans.case import Case, judged
+from diag.diagnose.plans.option_words import written_wrong
 from diag.diagnose.plans.settings import as_int, text_of
 from diag.model import Finding, Status
 from diag.model.launch import Service, Setting
@@ -17,6 +18,7 @@ CLOSE = 0.84
 """difflib's ratio from which a name counts as a misspelling of another: one or two letters in twenty."""
 TABLES = {
     "vllm": ("vllm",),
+    "ray.serve.llm": ("vllm",),
     "sglang": ("sglang",),
     "dynamo.vllm": ("vllm", "dynamo.vllm"),
     "dynamo.sglang": ("sglang", "dynamo.sglang"),
@@ -81,6 +83,11 @@ def judge_unknown(case: Case) -> Iterator[Finding]:
                     do="Write the block with | instead of >, or take the backslashes out",
                 )
                 break
+            if (
+                found := written_wrong(service, written, tables, _setting_written(service, written))
+            ) is not None:
+                yield found
+                continue
             plain = written.lstrip("-").replace("_", "-")
             meant = _closest(plain, tables)
             setting = _setting_written(service, written)
@@ -226,6 +233,10 @@ def judge_numbers(case: Case) -> Iterator[Finding]:
                     f"{service.name}: {name} {text!r} is no {'port' if name == 'port' else 'whole number from ' + str(low)}",
                     setting=setting,
                     do=f"Give {name} a number",
+                    remove=setting.key if setting.value is True else None,
+                    settings={"port": _usual_port(service)}
+                    if name == "port" and setting.value is not True
+                    else None,
                 )
         share = service.options.get("gpu-memory-utilization") or service.options.get("mem-fraction-static")
         if share is not None and (found := _share_problem(share)):
@@ -238,6 +249,16 @@ def judge_numbers(case: Case) -> Iterator[Finding]:
                 do="Use a share between 0.5 and 0.95",
                 settings={_share_name(service): _share_meant(share.value)},
             )
+
+
+def _usual_port(service: Service) -> int:
+    """The one port that the container names, else the engine's default."""
+    named = [
+        each.partition("=")[2]
+        for each in str(dict(getattr(service, "notes", {})).get("ports") or "").split(",")
+    ]
+    numbers = [as_int(each) for each in named if as_int(each)]
+    return (numbers[0] if len(numbers) == 1 else None) or (30000 if service.framework == "sglang" else 8000)
 
 
 def _share_name(service: Service) -> str:

@@ -313,12 +313,20 @@ class _Run:
         With windows or states it is the mean over a sequence of the longest length, which is how vLLM prints tokens.
         """
         model = self.model
+        if model.shaped and model.compress_ratios:
+            return self._compressed()
         if not model.shaped or model.family.startswith(COMPRESSED_CACHE):
             return None
         size = kv_element_bytes(self.service, model)
         length, _ = self.longest()
         if model.kv_lora_rank:
-            layer = (model.kv_lora_rank + model.rope_head) * size + 2 * model.index_head
+            layer = (model.kv_lora_rank + model.rope_head) * size
+            if model.index_head:  # the indexer's keys: a byte each, and a scale of four bytes for 128
+                layer += model.index_head * (1 + 4 / 128)
+                if (
+                    size == 1.0 and engine_of(self.service) == "vllm"
+                ):  # fp8_ds_mla: positions stay 16 bit, scales beside
+                    layer += model.rope_head + model.kv_lora_rank * 4 / 128
             return layer * math.ceil(model.attention_layers / self.pp)
         layer = 2 * max(1, model.kv_heads // attention_tp_of(self.service)) * model.head_size * size
         if model.full_kv_elements and model.kv_heads:  # Gemma 4: fewer, wider heads where attention is full
@@ -330,6 +338,16 @@ class _Run:
         if not length or (not sliding and not model.state_layers):
             return layer * layers
         return self._hybrid(layer, layers, sliding, length)
+
+    def _compressed(self) -> float:
+        """DeepSeek V4: a record of 584 bytes for every `ratio` tokens, in ratio-4 layers an indexer key beside it.
+
+        Layers of ratio 0 keep a window of 128 tokens only, which no length changes (vLLM models/deepseek_v4).
+        """
+        record = 584.0 if kv_element_bytes(self.service, self.model) == 1.0 else 2.0 * self.model.head_size
+        key = self.model.index_head * (1 + 4 / 128)
+        ratios = [ratio for ratio in self.model.compress_ratios if ratio > 1]
+        return sum((record + (key if ratio == 4 else 0.0)) / ratio for ratio in ratios) / self.pp
 
     def _hybrid(self, layer: float, layers: int, sliding: int, length: int) -> float:
         full = layers - sliding

@@ -49,6 +49,8 @@ class ModelFacts:
     rope_head: int = 0
     value_head: int = 0
     index_head: int = 0
+    compress_ratios: tuple[int, ...] = ()
+    """Tokens that one record of the cache stands for, by the layer; 0 for a window only."""
     attention_layers: int = 0
     """Layers that keep keys and values."""
     sliding_layers: int = 0
@@ -171,6 +173,9 @@ def facts_of_config(
         rope_head=first_number(config, "qk_rope_head_dim"),
         value_head=first_number(config, "v_head_dim"),
         index_head=first_number(config, "index_head_dim"),
+        compress_ratios=tuple(
+            int(each) for each in config.get("compress_ratios") or () if isinstance(each, int)
+        )[:layers],
         attention_layers=attention,
         sliding_layers=sliding,
         window=window,

@@ -159,6 +159,17 @@ def parse_parameters(text: str) -> float:
     return value
 
 
+def _with_modelopt(config: Mapping[str, Any], base: Path) -> Mapping[str, Any]:
+    """The configuration with what ModelOpt says of its quantization in a file of its own, where it says nothing itself."""
+    file = base / "hf_quant_config.json"
+    if config.get("quantization_config") or not file.is_file():
+        return config
+    block = _json(file).get("quantization")
+    if not isinstance(block, Mapping) or not block.get("quant_algo"):
+        return config
+    return {**config, "quantization_config": {**block, "quant_method": "modelopt"}}
+
+
 def facts_of_folder(folder: str) -> ModelFacts:
     """Facts from a model's folder (or its config.json, params.json or .gguf): configuration and file sizes only."""
     path = Path(folder)
@@ -169,7 +180,7 @@ def facts_of_folder(folder: str) -> ModelFacts:
         file = base / name
         if file.is_file():
             return facts_of_config(
-                _json(file),
+                _with_modelopt(_json(file), base),
                 name=str(folder),
                 source="config",
                 file_bytes=_weight_bytes(base),

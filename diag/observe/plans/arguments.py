@@ -9,8 +9,8 @@ from dataclasses import replace
 from diag.model.launch import Setting
 from diag.observe.plans.build import build_service, value_of
 from diag.observe.plans.interface import Insertion, PlacedService, PlacedSetting
-from diag.observe.plans.programs import Program, find_program, kind_of
-from diag.observe.plans.shell_words import Command, Word
+from diag.observe.plans.programs import Program, find_program, kind_of, short_names
+from diag.observe.plans.shell_words import BROKEN, LOST, Command, Word
 from diag.observe.plans.values import as_int, long_name
 from diag.observe.plans.wrappers import settings_of_wrappers
 
@@ -85,6 +85,8 @@ def service_of_command(
         key: PlacedSetting(word.text, path, word.line, key, word.start, word.end, word.style)
         for key, word in command.env.items()
     }
+    broken = [word for word in command.words if word.style == BROKEN and word.start >= 0]
+    mended = tuple((word.start, word.end, " \\" if word.text == LOST else "") for word in broken)
     last = command.words[-1]
     style = "shell" if last.style == "shell" else last.style.replace("yaml-item", "yaml-args")
     insertion = Insertion(last.end, style) if last.end >= 0 and program.framework not in TRAINERS else None
@@ -104,6 +106,24 @@ def service_of_command(
         notes={**(notes or {}), **_notes_of(command, arguments, program)},
         unknown=tuple(unknown),
         flags=flags,
+        cures={"broken": mended} if mended else {},
+    )
+
+
+DASHES = tuple(map(chr, (*range(0x2010, 0x2016), 0x2212)))
+TAKES_A_WORD = ("enable-chunked-prefill", "multi-step-stream-outputs", "enable-prefix-caching")
+"""Switches that took true or false as their next word in vLLM's releases of 2024 and 2025 (StoreBoolean)."""
+
+
+def one_hyphen(flag: str, tables: tuple[str, ...]) -> bool:
+    """True for a long option written with one hyphen, which argparse and click refuse."""
+    name = flag.lstrip("-").replace("_", "-")
+    return (
+        bool(tables)
+        and not flag.startswith("--")
+        and len(name) > 3
+        and kind_of(tables, name)[1].replace("_", "-") == name
+        and name not in short_names(tables)
     )
 
 
@@ -115,6 +135,11 @@ def _notes_of(command: Command, arguments: Sequence[Word], program: Program) -> 
     notes = (
         {"branch": ",".join(f"{block}.{index}" for block, index in command.branch)} if command.branch else {}
     )
+    if command.function:
+        notes["function"] = command.function
+    broken = next((word for word in command.words if word.style == BROKEN), None)
+    if broken is not None:
+        notes["broken"], notes["broken.line"] = broken.text, str(broken.line or "")
     positional = 0
     for before, word in zip([None, *arguments], arguments, strict=False):
         if not _MORE.match(word.text):
@@ -141,43 +166,83 @@ def _name(program: Program, options: Mapping[str, Setting]) -> str:
     return program.name + (f":{port}" if port is not None else "")
 
 
+Flags = dict[str, tuple[int, int]]
+
+
 def _engine_options(
-    words: Sequence[Word], program: Program, path: str, unknown: list[str], flags: dict[str, tuple[int, int]]
+    words: Sequence[Word], program: Program, path: str, unknown: list[str], flags: Flags
 ) -> Iterator[tuple[str, Setting]]:
     index, positional = 0, 0
+    words = [word for word in words if word.style != BROKEN]  # those are said in `_notes_of`
     while index < len(words):
-        word = words[index]
+        word = _plain(words[index], unknown, flags)
         index += 1
-        if re.match(
-            r"\s+--[A-Za-z]", word.text
-        ):  # `\ --model`: a backslash whose line end YAML has folded away
-            unknown.append(word.text)
-            word = replace(word, text=word.text.lstrip())
         if not re.match(r"--?[A-Za-z]", word.text):
             if program.positional_model and positional == 0 and word.text and word.text != "\\":
                 yield "model", _place(word, word.text, path, "model")
             positional += 1
             continue
         flag, equals, inline = word.text.partition("=")
-        raw = flag.lstrip("-")
-        kind, full = kind_of(program.tables, raw) if program.tables else (None, raw.replace("_", "-"))
-        if kind is None and program.tables and "$" not in flag and "{" not in flag:
-            unknown.append(flag)
+        kind, full = _kind(flag, program, unknown)
         if word.start >= 0:
             flags[flag] = (word.start, word.end)
+        switch = kind == "flag" and full not in TAKES_A_WORD
         key = long_name(full)
         if equals:
+            if switch and inline.lower() in ("true", "false"):
+                _note(word.text, word, unknown, flags)
             yield key, _place(word, inline, path, flag, inline=True)
             continue
         taken, value = _values(words, index, kind)
-        if not taken:
-            off = key.startswith("no-") and kind == "flag"
-            yield key[3:] if off else key, _place(word, not off, path, flag)
-        elif taken == 1:
-            yield key, _place(words[index], value, path, flag)
-        else:
-            yield key, Setting(value, path, word.line, flag)
+        if taken and switch and words[index].start >= 0:
+            _note(f"{flag} {words[index].text}", words[index], unknown, flags)
+        yield _option(key, word, (taken, value, kind), words[index : index + 1], path, flag)
         index += taken
+
+
+def _option(
+    key: str,
+    word: Word,
+    found: tuple[int, object, str | None],
+    following: Sequence[Word],
+    path: str,
+    flag: str,
+) -> tuple[str, Setting]:
+    """One option's setting, from how many words it takes and their value."""
+    taken, value, kind = found
+    if not taken:
+        off = key.startswith("no-") and kind == "flag"
+        return key[3:] if off else key, _place(word, not off, path, flag)
+    if taken == 1:
+        return key, _place(following[0], value, path, flag)
+    return key, Setting(value, path, word.line, flag)
+
+
+def _kind(flag: str, program: Program, unknown: list[str]) -> tuple[str | None, str]:
+    """The kind and full name of an option as written; one that the program does not take so is noted."""
+    raw = flag.lstrip("-")
+    kind, full = kind_of(program.tables, raw) if program.tables else (None, raw.replace("_", "-"))
+    strange = kind is None and program.tables and "$" not in flag and "{" not in flag
+    if strange or one_hyphen(flag, program.tables):
+        unknown.append(flag)
+    return kind, full
+
+
+def _plain(word: Word, unknown: list[str], flags: Flags) -> Word:
+    """A word without what a word processor or a folded YAML text has made of its hyphens; either is noted."""
+    if word.text[:1] in DASHES and word.text[1:2].isalpha():
+        _note(word.text.partition("=")[0], word, unknown, flags)
+        return replace(word, text=f"--{word.text.lstrip(''.join(DASHES))}")
+    if re.match(r"\s+--[A-Za-z]", word.text):  # `\ --model`: a backslash whose line end YAML has folded away
+        unknown.append(word.text)
+        return replace(word, text=word.text.lstrip())
+    return word
+
+
+def _note(written: str, word: Word, unknown: list[str], flags: Flags) -> None:
+    unknown.append(written)
+    if word.start >= 0:
+        flags[written] = (word.start, word.end)
 
 
 def _values(words: Sequence[Word], index: int, kind: str | None) -> tuple[int, object]:
@@ -236,6 +301,8 @@ def _script_sizes(words: Sequence[Word], path: str) -> Iterator[tuple[str, Setti
             value = inline if equals else words[index + 1].text if index + 1 < len(words) else None
             if value is not None and as_int(value) is not None:
                 yield f"script.{key}", _place(word if equals else words[index + 1], value, path, flag)
+        elif key in MEGATRON_WORDS:
+            yield f"script.{key}", Setting(True, path, word.line, flag)
 
 
 MEGATRON_SIZES = (
@@ -243,4 +310,17 @@ MEGATRON_SIZES = (
     "pipeline-model-parallel-size",
     "context-parallel-size",
     "expert-model-parallel-size",
+    "num-attention-heads",
+    "num-layers",
+    "micro-batch-size",
+    "global-batch-size",
+)
+MEGATRON_WORDS = (
+    # how else layers are dealt out to stages
+    "num-layers-per-virtual-pipeline-stage",
+    "decoder-first-pipeline-num-layers",
+    "decoder-last-pipeline-num-layers",
+    "pipeline-model-parallel-layout",
+    "pp-partition-method",
+    "deepspeed",
 )

@@ -39,6 +39,7 @@ def build_service(
     notes: Mapping[str, str] | None = None,
     unknown: tuple[str, ...] = (),
     flags: Mapping[str, tuple[int, int]] | None = None,
+    cures: Mapping[str, tuple[tuple[int, int, str], ...]] | None = None,
 ) -> PlacedService:
     """A service from its options by long name. Sizes the options do not tell stay None."""
     model = value_of(options, *MODEL_OPTIONS)
@@ -66,6 +67,7 @@ def build_service(
         notes=dict(notes or {}),
         unknown_options=unknown,
         flags=dict(flags or {}),
+        cures=dict(cures or {}),
     )
 
 
@@ -82,6 +84,11 @@ def role_of(name: str, options: Mapping[str, Setting], program: str = "") -> str
         return "prefill"
     if mode in ("generation", "gen"):
         return "decode"
+    kv_role = re.search(
+        r"kv_role\W+(kv_producer|kv_consumer)\b", str(value_of(options, "kv-transfer-config") or "")
+    )
+    if kv_role is not None:
+        return "prefill" if kv_role.group(1) == "kv_producer" else "decode"
     if program.endswith(("frontend", "router", "planner", "disaggregated", "mocker")):
         return "planner" if program.endswith("planner") else "router" if "router" in program else "frontend"
     return _role_of_name(name) if not program or program.startswith("dynamo") else "worker"

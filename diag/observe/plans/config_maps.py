@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from diag.model.launch import Setting
 from diag.observe.plans.build import value_of
-from diag.observe.plans.engine_files import settings_of_tree
+from diag.observe.plans.engine_files import settings_of_tree, unknown_keys_of
 from diag.observe.plans.interface import PlacedService, PlacedSetting
 from diag.observe.plans.values import as_int
 from diag.observe.plans.yaml_tree import Node, parse_documents, shell_text
@@ -30,6 +31,28 @@ def files_of_documents(documents: Iterable[Node]) -> dict[str, Node]:
     return found
 
 
+_HERE = re.compile(
+    r"^[ \t]*(?:sudo )?(?:cat|tee)\b[^\n]*?(?:>\s*|tee\s+)?(?P<one>[\"']?[\w./${}-]+\.ya?ml[\"']?)?[^\n<]*<<-?\s*[\"']?(?P<end>\w+)[\"']?"
+    r"(?:\s*>\s*(?P<two>[\"']?[\w./${}-]+\.ya?ml[\"']?))?[^\n]*\n(?P<body>.*?)^[ \t]*(?P=end)[ \t]*$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def files_of_script(text: str) -> dict[str, Node]:
+    """File name -> its text's place, of every YAML file that a script writes with a here-document."""
+    found: dict[str, Node] = {}
+    for match in _HERE.finditer(text) if "<<" in text else ():
+        name = (match.group("two") or match.group("one") or "").strip("\"'").rsplit("/", 1)[-1]
+        body = match.group("body")
+        if name and "$" not in name and "$" not in body:
+            start = match.start("body")
+            found[name] = Node(body, text.count("\n", 0, start) + 1, start, match.end("body"), 0, HERE)
+    return found
+
+
+HERE = "here-document"
+
+
 def with_files(
     services: Sequence[PlacedService], files: dict[str, Node], text: str, path: str
 ) -> list[PlacedService]:
@@ -43,7 +66,7 @@ def _with_file(service: PlacedService, files: dict[str, Node], text: str, path: 
     if node is None:
         return service
     try:
-        settings = _settings(node, service.framework or "vllm", text, path)
+        settings, unknown = _settings(node, service.framework or "vllm", text, path)
     except UserError:
         return service
     # TensorRT-LLM's file stands above the command line, vLLM's and SGLang's below it.
@@ -58,22 +81,51 @@ def _with_file(service: PlacedService, files: dict[str, Node], text: str, path: 
             ("data_parallel_size", "data-parallel-size"),
         )
     }
-    return replace(service, options=options, notes={**service.notes, "files": "read"}, **sizes)
+    flags = {**service.flags, **{key: place for key, place in unknown.items() if place[0] >= 0}}
+    notes = {**service.notes, "files": "read"}
+    return replace(service, options=options, notes=notes, unknown_keys=tuple(unknown), flags=flags, **sizes)
 
 
-def _settings(node: Node, framework: str, text: str, path: str) -> dict[str, Setting]:
-    inner, places = shell_text(node, text) if node.style in ("|", ">") else (node.value, [])
+def _settings(
+    node: Node, framework: str, text: str, path: str
+) -> tuple[dict[str, Setting], dict[str, tuple[int, int]]]:
+    inner, places = _inner(node, text)
     documents = parse_documents(inner, path)
     if not documents or not documents[0].is_map:
-        return {}
+        return {}, {}
     found: dict[str, Setting] = {}
+    unknown = {
+        key: (_there(places, at.start), _there(places, at.start) + at.end - at.start) if places else (-1, -1)
+        for key, at in unknown_keys_of(documents[0], framework).items()
+    }
     for key, setting in settings_of_tree(documents[0], framework, path).items():
         start = end = -1
         line = node.line + (setting.line or 1)
         if places and isinstance(setting, PlacedSetting) and setting.start >= 0:
-            here, there = max((place for place in places if place[0] <= setting.start), default=places[0])
-            start = there + setting.start - here
+            start = _there(places, setting.start)
             end = start + setting.end - setting.start
             line = text.count("\n", 0, start) + 1
         found[key] = PlacedSetting(setting.value, path, line, setting.key, start, end)
-    return found
+    return found, unknown
+
+
+def _inner(node: Node, text: str) -> tuple[str, list[tuple[int, int]]]:
+    """A file's own text, and the map from its offsets to those of the file around it."""
+    if node.style in ("|", ">"):
+        return shell_text(node, text)
+    if node.style != HERE:
+        return node.value, []
+    lines = node.value.splitlines(keepends=True)
+    indent = min((len(line) - len(line.lstrip(" ")) for line in lines if line.strip()), default=0)
+    out, places, here, there = [], [], 0, node.start
+    for line in lines:
+        kept = line[indent:] if line.strip() else "\n"
+        places.append((here, there + (indent if line.strip() else 0)))
+        out.append(kept)
+        here, there = here + len(kept), there + len(line)
+    return "".join(out), places
+
+
+def _there(places: list[tuple[int, int]], offset: int) -> int:
+    here, there = max((place for place in places if place[0] <= offset), default=places[0])
+    return there + offset - here

@@ -36,6 +36,12 @@ SWITCHES = {
 }
 
 
+_GRANTS = re.compile(
+    r"--gpus|--runtime|--device|nvidia|NVIDIA|\A\$\{?\w*(?:ARG|OPT|FLAG|GPU)|\[@\]|\A\$@|\$\*"
+)
+"""Words before the image that give a container GPUs, or may."""
+
+
 @dataclass(slots=True)
 class Container:
     """One `docker run`."""
@@ -67,6 +73,7 @@ def container_of(words: Sequence[Word]) -> Container | None:
     run = words[index - 1]
     if run.end >= 0:
         found.cures["shm-too-small"] = ((run.end, run.end, " --ipc=host"),)
+        found.cures["gpus"] = ((run.end, run.end, " --gpus all"),)
         found.cures["ulimit-memlock"] = ((run.end, run.end, " --ulimit memlock=-1"),)
     entry: Word | None = None
     inner: list[Word] = []
@@ -91,6 +98,9 @@ def container_of(words: Sequence[Word]) -> Container | None:
         _take(found, flag, value, word)
     else:
         return None
+    if not any(_GRANTS.search(word.text) for word in words[start:index]):
+        found.notes["gpu.none"] = "true"
+    found.notes["image"] = found.image
     found.inner = ([entry] if entry is not None and entry.text else []) + inner
     if entry is None and (not inner or inner[0].text.startswith("-")):
         program = next((names for pattern, names in IMAGE_PROGRAMS if pattern.search(found.image)), None)

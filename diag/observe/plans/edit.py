@@ -52,6 +52,11 @@ def rename_option(service: PlacedService, written: str, name: str, text: str) ->
     place = service.flags.get(written)
     if place is None:
         return None
+    if "." in written and not written.startswith("-"):  # a key inside a block of the engine's file
+        return Splice(place[0], place[1], name)
+    if name.startswith("--"):  # with its hyphens: those of the wrong one were wrong, too
+        old = text[place[0] : place[1]]
+        return Splice(place[0], place[1], old.replace(written, name, 1)) if written in old else None
     dashes = written[: len(written) - len(written.lstrip("-"))]
     underscores = "_" in written and "-" not in written.lstrip("-")
     right = dashes + (name.replace("-", "_") if underscores else name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diag.model.launch import Setting
 from diag.observe.plans.interface import PlacedSetting
-from diag.observe.plans.programs import kind_of
+from diag.observe.plans.programs import blocks_of_trtllm, kind_of
 from diag.observe.plans.values import long_name
 from diag.observe.plans.yaml_tree import Node, to_plain
 
@@ -15,6 +15,7 @@ NESTED = (
     ("block-size", ("kv_cache_config", "tokens_per_block")),
     ("max-cache-tokens", ("kv_cache_config", "max_tokens")),
     ("transfer-backend", ("cache_transceiver_config", "backend")),
+    ("moe-backend", ("moe_config", "backend")),
     ("draft-model", ("speculative_config", "speculative_model_dir")),
 )
 
@@ -35,3 +36,22 @@ def settings_of_tree(root: Node, framework: str, path: str) -> dict[str, Setting
 
 def _placed(node: Node, key: str, path: str) -> PlacedSetting:
     return PlacedSetting(to_plain(node), path, node.line, key, node.start, node.end)
+
+
+def unknown_keys_of(root: Node, framework: str) -> dict[str, Node]:
+    """Keys that the engine does not have -> where they stand; those inside TensorRT-LLM's blocks as `block.key`."""
+    if framework not in ("vllm", "sglang", "trtllm"):
+        return {}
+    found = {
+        key: root.keys[key]
+        for key, _ in root.pairs
+        if key in root.keys and kind_of((framework,), key)[0] is None
+    }
+    for block, known in blocks_of_trtllm().items() if framework == "trtllm" else ():
+        node = root.get(block)
+        if node is None:
+            continue
+        for key, _ in node.pairs:
+            if key not in known["keys"] and key in node.keys:
+                found[f"{block}.{key}"] = node.keys[key]
+    return found

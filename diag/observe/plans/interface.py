@@ -60,6 +60,8 @@ class PlacedService(Service):
     program: str = ""
     """The program whose options these are: `vllm serve`, `sglang.launch_server`, `dynamo.vllm` ..."""
     unknown_options: tuple[str, ...] = ()
+    unknown_keys: tuple[str, ...] = ()
+    """Keys of the engine's own file that the engine does not have, as written, those inside a block as `block.key`."""
     requested_gpus: int | None = None
     """GPUs the container or scheduler grants per node, where it says so apart from the engine's own sizes."""
     flags: dict[str, tuple[int, int]] = field(default_factory=dict)

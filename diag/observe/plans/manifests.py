@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 from diag.model.launch import Setting
 from diag.observe.plans.arguments import service_of_command
 from diag.observe.plans.build import build_service
 from diag.observe.plans.interface import Insertion, PlacedService, PlacedSetting
-from diag.observe.plans.pod_edits import probe_settings, shm_changes
-from diag.observe.plans.shell_words import Command, Word, commands, expand
+from diag.observe.plans.pod_edits import (
+    missing_volumes,
+    probe_changes,
+    probe_settings,
+    resource_changes,
+    shm_changes,
+)
+from diag.observe.plans.pods import GPU_RESOURCES, Pod, container_notes, gpu_node
+from diag.observe.plans.shell_words import Command, Word, commands, expand, split
 from diag.observe.plans.values import as_int
 from diag.observe.plans.yaml_tree import Node, shell_text
 
-GPU_RESOURCES = re.compile(r"\A(nvidia\.com/(gpu|mig-.*)|amd\.com/gpu|gpu)\Z")
 IMAGE_PROGRAMS = (
     # image -> what its entry point runs when a container gives arguments only (the images' own Dockerfiles)
     (re.compile(r"vllm/vllm-openai"), ("vllm", "serve")),
@@ -24,24 +29,6 @@ IMAGE_PROGRAMS = (
     (re.compile(r"ghcr\.io/llm-d/llm-d(-cuda|-aws)?[:@]"), ("vllm", "serve")),
 )
 _VERSION_TAG = re.compile(r":v?(\d+\.\d+(?:\.\d+)?)")
-
-
-@dataclass(slots=True)
-class Pod:
-    """What surrounds a container."""
-
-    name: str
-    spec: Node
-    replicas: int | None = None
-    nodes: int | None = None
-    role: str | None = None
-    gpus: Node | None = None
-    """Where the GPUs stand, if not with the container (DynamoGraphDeployment v1alpha1)."""
-    extra_env: Mapping[str, Word] = field(default_factory=dict)
-    replicas_at: Node | None = None
-    group: str = ""
-    bare: bool = False
-    """Containers that run nothing we know, but take GPUs, count too."""
 
 
 def services_of_pod(pod: Pod, text: str, path: str) -> Iterator[PlacedService]:
@@ -58,7 +45,7 @@ def services_of_pod(pod: Pod, text: str, path: str) -> Iterator[PlacedService]:
 
 def services_of_container(container: Node, pod: Pod, text: str, path: str) -> Iterator[PlacedService]:
     """What one container starts, with the container's surroundings as notes."""
-    env = {**pod.extra_env, **_env(container)}
+    env = {**_group_size(pod), **pod.extra_env, **_env(container)}
     gpu = pod.gpus or gpu_node(container)
     image = str(container.plain("image") or "")
     notes = container_notes(container, pod, gpu)
@@ -106,7 +93,14 @@ def services_of_container(container: Node, pod: Pod, text: str, path: str) -> It
                 name=name,
                 insertion=_insertion(container, service.insertion),
                 spots=spots,
-                cures={"shm-too-small": shm_changes(container, pod.spec)},
+                notes={**service.notes, "commands": str(len(found))},
+                cures={
+                    **service.cures,
+                    **resource_changes(container, notes.get("gpu.misspelt"), GPU_RESOURCES),
+                    **missing_volumes(container, pod.spec)[1],
+                    **probe_changes(container, listening_port(service)),
+                    "shm-too-small": shm_changes(container, pod.spec),
+                },
             )
     gpus = as_int(gpu.value) if gpu is not None else None
     if not known and gpus and pod.bare:  # something we do not know, but it takes GPUs
@@ -125,6 +119,17 @@ def services_of_container(container: Node, pod: Pod, text: str, path: str) -> It
         )
 
 
+def _group_size(pod: Pod) -> dict[str, Word]:
+    """What the LeaderWorkerSet's controller sets in every container."""
+    return {"LWS_GROUP_SIZE": Word(str(pod.nodes), line=pod.spec.line)} if pod.nodes and pod.lws else {}
+
+
+def listening_port(service: PlacedService) -> int:
+    """Where a server answers over HTTP: as it says itself, else its default."""
+    port = as_int(service.options["port"].value) if "port" in service.options else None
+    return port or (30000 if service.framework == "sglang" else 8000)
+
+
 def _insertion(container: Node, insertion: Insertion | None) -> Insertion | None:
     """For a list of arguments: a new item after the last, in the list's style."""
     if insertion is None or insertion.style == "shell":
@@ -141,19 +146,6 @@ def version_of_image(image: str) -> str | None:
     """An engine's version from the tag of its own image; other images' tags say nothing of the engine."""
     found = _VERSION_TAG.search(image)
     return found.group(1) if found and re.search(r"vllm-openai|lmsysorg/sglang|vllm/vllm", image) else None
-
-
-def gpu_node(container: Node) -> Node | None:
-    """Where a container's GPU limit stands."""
-    for kind in ("limits", "requests"):
-        for key, node in (
-            (container.get("resources", kind) or container).pairs
-            if container.get("resources", kind) is not None
-            else []
-        ):
-            if GPU_RESOURCES.match(key):
-                return node
-    return None
 
 
 def _env(container: Node) -> dict[str, Word]:
@@ -176,6 +168,21 @@ def _env(container: Node) -> dict[str, Word]:
 def container_commands(container: Node, text: str, env: Mapping[str, Word]) -> list[Command]:
     """The commands of `command` and `args`, shells inside them opened."""
     words = list(_words(container, text, env))
+    added = env.get("VLLM_ADDITIONAL_ARGS")
+    if (
+        container.get("command") is None
+        and added is not None
+        and not any("$" in word.text for word in words[:1])
+    ):
+        # KServe's LLMInferenceService: its own script runs `vllm serve` with these
+        more = [replace(word, start=-1, end=-1, line=added.line) for word in split(added.text)]
+        return [
+            Command(
+                [Word("vllm", line=added.line), Word("serve", line=added.line), *words, *more],
+                dict(env),
+                added.line,
+            )
+        ]
     if not words:
         return []
     image = str(container.plain("image") or "")
@@ -269,78 +276,3 @@ def place_command(command: Command, places: list[tuple[int, int]], text: str) ->
 def _translate(offset: int, places: list[tuple[int, int]]) -> int:
     here, there = max((place for place in places if place[0] <= offset), default=places[0])
     return there + offset - here
-
-
-def container_notes(container: Node, pod: Pod, gpu: Node | None) -> dict[str, str]:
-    """Facts for the judges of host settings, as text: shm, host network, probes, privileges, container."""
-    notes: dict[str, str] = {
-        "container": str(container.plain("name") or ""),
-        "pod": pod.group or pod.name,
-        "pod.at": str(pod.spec.start),
-        "kubernetes": "true",
-    }
-    shm = _shm(container, pod.spec)
-    notes["shm"] = shm if shm is not None else "64Mi"
-    for flag in ("hostNetwork", "hostIPC"):
-        if pod.spec.plain(flag) is True:
-            notes[flag] = "true"
-    for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
-        node = container.get(probe)
-        if node is not None and node.is_map:
-            notes[probe] = (
-                ",".join(
-                    f"{key}={node.plain(key)}"
-                    for key in ("initialDelaySeconds", "periodSeconds", "failureThreshold", "timeoutSeconds")
-                    if node.plain(key) is not None
-                )
-                or "default"
-            )
-            notes[f"{probe}.line"] = str(node.line)
-    capabilities = container.plain("securityContext", "capabilities", "add")
-    notes["capabilities"] = ",".join(map(str, capabilities)) if isinstance(capabilities, list) else ""
-    if container.plain("securityContext", "privileged") is True:
-        notes["privileged"] = "true"
-    resources: Any = container.plain("resources", "limits")
-    if isinstance(resources, dict) and any(
-        "rdma" in key or "efa" in key or key.endswith("/ib") for key in map(str, resources)
-    ):
-        notes["rdma"] = "true"
-    if (
-        gpu is None
-        and isinstance(resources, dict)
-        and any("." in str(key) and "/" in str(key) for key in resources)
-    ):
-        notes["accelerator"] = "other"
-    if gpu is None and isinstance(resources, dict) and container.plain("resources", "claims"):
-        notes["claims"] = "true"
-    return notes
-
-
-def _shm(container: Node, spec: Node) -> str | None:
-    """The size behind /dev/shm: a quantity, `unlimited`, or None where nothing is mounted there."""
-    if spec.plain("hostIPC") is True:
-        return "unlimited"
-    mounts = container.get("volumeMounts")
-    name = (
-        next(
-            (
-                item.plain("name")
-                for item in mounts.items
-                if str(item.plain("mountPath") or "").rstrip("/") == "/dev/shm"
-            ),
-            None,
-        )
-        if mounts is not None
-        else None
-    )
-    if name is None:
-        return None
-    volumes = spec.get("volumes")
-    for item in volumes.items if volumes is not None else []:
-        if item.plain("name") == name:
-            directory = item.get("emptyDir")
-            if directory is None:
-                return "unlimited"
-            limit = directory.plain("sizeLimit") if directory.is_map else None
-            return str(limit) if limit is not None else "unlimited"
-    return "unlimited"

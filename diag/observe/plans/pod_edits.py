@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import re
+
 from diag.model.launch import Setting
 from diag.observe.plans.interface import Insertion, PlacedSetting
 from diag.observe.plans.yaml_tree import Node
@@ -83,3 +86,70 @@ def probe_settings(container: Node, path: str) -> tuple[dict[str, Setting], dict
             first = min(node.keys.values(), key=lambda key: key.start)
             spots[name] = Insertion(first.start - first.column, "yaml-key", first.column)
     return options, spots
+
+
+def resource_changes(
+    container: Node, wrong: str | None, pattern: re.Pattern[str]
+) -> dict[str, tuple[Change, ...]]:
+    """The GPU's name where it is misspelt, requests like the limits, a probe where the server listens, more memory."""
+    found: dict[str, tuple[Change, ...]] = {}
+    limits, requests = container.get("resources", "limits"), container.get("resources", "requests")
+    names: list[Change] = []
+    for node in (limits, requests):
+        key = node.keys.get(wrong) if node is not None and wrong is not None and node.is_map else None
+        if key is not None and key.start >= 0:
+            names.append(
+                (
+                    key.start,
+                    key.end,
+                    '"nvidia.com/gpu"' if key.end - key.start > len(wrong or "") else "nvidia.com/gpu",
+                )
+            )
+    if names:
+        found["gpu-name"] = tuple(names)
+    pairs = [
+        next(
+            (
+                value
+                for key, value in (node.pairs if node is not None and node.is_map else [])
+                if pattern.match(key)
+            ),
+            None,
+        )
+        for node in (limits, requests)
+    ]
+    if pairs[0] is not None and pairs[1] is not None and pairs[1].start >= 0:
+        found["gpu-requests"] = ((pairs[1].start, pairs[1].end, f'"{pairs[0].value}"'),)
+    return found
+
+
+def probe_changes(container: Node, port: int, path: str = "/health") -> dict[str, tuple[Change, ...]]:
+    """Every HTTP probe at the port where the server listens, for a page that it has."""
+    found: dict[str, tuple[Change, ...]] = {}
+    for probe in (*PROBES, "readinessProbe"):
+        for action in ("httpGet", "tcpSocket"):
+            target, page = container.get(probe, action, "port"), container.get(probe, action, "path")
+            changes = (
+                [(target.start, target.end, str(port))] if target is not None and target.start >= 0 else []
+            )
+            if page is not None and page.start >= 0:
+                changes.append((page.start, page.end, path))
+            if changes:
+                found[f"{probe}.at"] = tuple(changes)
+    return found
+
+
+def missing_volumes(container: Node, spec: Node) -> tuple[list[str], dict[str, tuple[Change, ...]]]:
+    """(names that are mounted and that nothing provides, the change to the volume that is nearly called so)."""
+    mounts, volumes = container.get("volumeMounts"), spec.get("volumes")
+    if mounts is None or volumes is None or not volumes.items:
+        return [], {}  # a controller may add them
+    have = [str(item.plain("name")) for item in volumes.items]
+    missing, changes = [], []
+    for item in mounts.items:
+        node = item.get("name")
+        close = difflib.get_close_matches(str(node.value), have, 1, 0.7) if node is not None else []
+        if node is not None and str(node.value) not in have and close:
+            missing.append(str(node.value))
+            changes.append((node.start, node.end, close[0]))
+    return missing, {"volume-name": tuple(changes)} if changes else {}

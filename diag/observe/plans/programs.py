@@ -182,7 +182,49 @@ def variables_of(table: str) -> frozenset[str]:
 
 
 @cache
-def _short_names(tables: tuple[str, ...]) -> dict[str, str]:
+def _choices() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        files("diag.observe.plans").joinpath("data/choices.json").read_text("utf-8")
+    )
+    return found
+
+
+def is_known(package: str, version: str) -> bool:
+    """True for a version not newer than the newest that the values were collected from."""
+    numbers = [
+        tuple(int(part) for part in re.findall(r"\d+", each)[:3])
+        for each in _choices()["versions"].get(package, [])
+    ]
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3]) <= max(numbers, default=())
+
+
+@cache
+def choices_of(tables: tuple[str, ...], option: str) -> tuple[tuple[str, ...], bool]:
+    """(the values that an option accepts in any known version, whether other texts are taken too); no values: not known."""
+    for table in reversed(tables):  # a wrapper's own option stands above the engine's
+        entry = _choices()["programs"].get(table, {}).get(option)
+        if entry is not None:
+            return tuple(entry["values"]), bool(entry["open"])
+    return (), True
+
+
+@cache
+def connectors() -> frozenset[str]:
+    """The KV connectors that vLLM registers, in any of the versions."""
+    return frozenset(_choices()["kv_connectors"])
+
+
+@cache
+def blocks_of_trtllm() -> dict[str, Any]:
+    """Block of TensorRT-LLM's file -> its `keys` and the `values` of those with a closed set."""
+    text = files("diag.observe.plans").joinpath("data/trtllm_blocks.json").read_text("utf-8")
+    found: dict[str, Any] = json.loads(text)["blocks"]
+    return found
+
+
+@cache
+def short_names(tables: tuple[str, ...]) -> dict[str, str]:
+    """Short name -> the option, of the joined tables."""
     return {short: name for name, entry in options_of(tables).items() for short in entry[1]}
 
 
@@ -198,8 +240,8 @@ def kind_of(tables: tuple[str, ...], name: str) -> tuple[str | None, str]:
             return ("value" if "." in plain and candidate != plain else options[candidate][0]), candidate
     if plain.startswith("no-") and plain[3:] in options:
         return "flag", plain
-    if name in _short_names(tables):
-        return options[_short_names(tables)[name]][0], _short_names(tables)[name]
+    if name in short_names(tables):
+        return options[short_names(tables)[name]][0], short_names(tables)[name]
     beginnings = [full for full in options if full.startswith(plain)] if len(plain) > 1 else []
     if len(beginnings) == 1 or (beginnings and CANONICAL.get(plain) in options):
         full = CANONICAL.get(plain, beginnings[0])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from diag.model.launch import Setting
 from diag.observe.plans.build import build_service
-from diag.observe.plans.engine_files import settings_of_tree
+from diag.observe.plans.engine_files import settings_of_tree, unknown_keys_of
 from diag.observe.plans.interface import PlacedService, PlacedSetting
 from diag.observe.plans.values import as_int
 from diag.observe.plans.yaml_tree import Node, parse_documents, shell_text
@@ -78,6 +78,13 @@ def _model(config: Node, index: int, path: str, places: _Places) -> PlacedServic
         path=path,
         line=places.of(config)[2],
         program="ray.serve.llm",
+        unknown=tuple(unknown_keys_of(engine, "vllm") if engine is not None and engine.is_map else ()),
+        flags={
+            key: places.of(at)[:2]
+            for key, at in (
+                unknown_keys_of(engine, "vllm") if engine is not None and engine.is_map else {}
+            ).items()
+        },
         notes={"part": "ray", "kubernetes": "true"},
     )
 

@@ -76,7 +76,7 @@ def _service(name: str, node: Node, text: str, path: str) -> Iterator[PlacedServ
             command, path, name=name, gpus=_gpus(node), notes=_notes(node), extra=extra, replicas=replicas
         )
         if service is not None:
-            yield replace(service, cures=_cures(node))
+            yield replace(service, cures={**service.cures, **_cures(node)})
 
 
 def _words(node: Node | None, env: dict[str, Word], text: str) -> list[Word]:
@@ -181,6 +181,14 @@ def _notes(node: Node) -> dict[str, str]:
         notes[f"ulimit.{name}"] = str(value.get("soft") if isinstance(value, dict) else value)
     if "infiniband" in str(node.plain("devices") or ""):
         notes["rdma"] = "true"
+    devices = node.get("deploy", "resources", "reservations", "devices")
+    items = devices.items if devices is not None else []
+    ids = [str(each) for item in items for each in (item.plain("device_ids") or [])]
+    if ids:
+        notes["devices"] = ",".join(ids)
+    given = any("gpu" in (item.plain("capabilities") or []) for item in items)
+    if not given and not any(node.get(key) is not None for key in ("gpus", "runtime", "extends", "devices")):
+        notes["gpu.none"] = "capabilities" if items else "true"
     ports = node.plain("ports")
     if isinstance(ports, list):
         notes["publish"] = ",".join(map(str, ports))

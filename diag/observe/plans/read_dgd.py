@@ -13,10 +13,11 @@ from dataclasses import replace
 
 from diag.model.launch import LaunchPlan, Setting
 from diag.observe.plans.build import build_service
-from diag.observe.plans.config_maps import files_of_documents, with_files
+from diag.observe.plans.config_maps import files_of_documents, files_of_script, with_files
 from diag.observe.plans.interface import PlacedService, PlacedSetting, Reader
-from diag.observe.plans.manifests import Pod, gpu_node, services_of_container
-from diag.observe.plans.read_kubernetes import services_of_object, unique_names
+from diag.observe.plans.manifests import services_of_container
+from diag.observe.plans.pods import Pod, gpu_node
+from diag.observe.plans.read_kubernetes import services_of_object, unique_names, with_api
 from diag.observe.plans.shell_words import Word
 from diag.observe.plans.values import as_int
 from diag.observe.plans.yaml_tree import Node, parse_documents
@@ -44,8 +45,9 @@ def read(text: str, path: str) -> LaunchPlan:
             continue
         beta = document.get("spec", "components") is not None
         kind = "dgd-v1beta1" if beta else kind
-        services += _components(document, text, path) if beta else _services(document, text, path, problems)
-    services = with_files(services, files_of_documents(documents), text, path)
+        found = _components(document, text, path) if beta else _services(document, text, path, problems)
+        services += [with_api(each, document, "components" if beta else "services") for each in found]
+    services = with_files(services, {**files_of_script(text), **files_of_documents(documents)}, text, path)
     return LaunchPlan(kind, path, tuple(unique_names(services)), problems=tuple(problems))
 
 

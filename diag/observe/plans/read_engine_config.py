@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from diag.model.launch import LaunchPlan
 from diag.observe.plans.build import build_service
-from diag.observe.plans.engine_files import settings_of_tree
+from diag.observe.plans.engine_files import settings_of_tree, unknown_keys_of
 from diag.observe.plans.interface import Insertion, PlacedSetting, Reader
 from diag.observe.plans.programs import kind_of
 from diag.observe.plans.values import as_int
@@ -17,7 +18,7 @@ _KEYS = re.compile(
     re.MULTILINE,
 )
 _OTHER = re.compile(
-    r"^(?:apiVersion|services|kind|image|jobs|on|version|name|stages|defaults|trainer|data|training_args|dataset|compute_environment|distributed_type|base_model|model_name_or_path|optimizer|learning_rate|train_batch_size)\s*:",
+    r"^(?:_target_|apiVersion|services|kind|image|jobs|on|version|name|stages|defaults|trainer|data|training_args|dataset|compute_environment|distributed_type|base_model|model_name_or_path|optimizer|learning_rate|train_batch_size)\s*:",
     re.MULTILINE,
 )
 
@@ -42,6 +43,7 @@ def read(text: str, path: str) -> LaunchPlan:
         if framework in ("vllm", "sglang", "trtllm")
         else []
     )
+    nested = {key: node for key, node in unknown_keys_of(root, framework).items() if "." in key}
     insertion = (
         Insertion(text.rfind("\n", 0, root.end) + 1 if root.end < len(text) else len(text), "yaml-key")
         if root.style == "block" and text.endswith("\n")
@@ -57,9 +59,10 @@ def read(text: str, path: str) -> LaunchPlan:
         insertion=insertion,
         program=framework,
         unknown=tuple(unknown),
-        flags={key: (root.keys[key].start, root.keys[key].end) for key in root.keys},
+        flags={key: (node.start, node.end) for key, node in {**root.keys, **nested}.items()},
         nodes=as_int(root.plain("nnodes")),
     )
+    service = replace(service, unknown_keys=tuple(nested))
     return LaunchPlan("engine-config", path, (service,), problems=tuple(root.doubled))
 
 

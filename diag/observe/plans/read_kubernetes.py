@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from diag.model.launch import LaunchPlan
-from diag.observe.plans.config_maps import files_of_documents, with_files
+from diag.observe.plans.config_maps import files_of_documents, files_of_script, with_files
 from diag.observe.plans.interface import PlacedService, Reader
-from diag.observe.plans.manifests import Pod, services_of_pod
+from diag.observe.plans.manifests import services_of_pod
+from diag.observe.plans.pods import Pod
 from diag.observe.plans.ray_serve import services_of_serve_config
 from diag.observe.plans.values import as_int
 from diag.observe.plans.yaml_tree import Node, parse_documents
@@ -38,7 +39,7 @@ def read(text: str, path: str) -> LaunchPlan:
     for entry in entries:
         problems += entry.doubled
         services += services_of_object(entry, text, path)
-    services = with_files(services, files_of_documents(entries), text, path)
+    services = with_files(services, {**files_of_script(text), **files_of_documents(entries)}, text, path)
     return LaunchPlan(KIND, path, tuple(unique_names(services)), problems=tuple(problems))
 
 
@@ -48,8 +49,44 @@ def _objects(document: Node) -> list[Node]:
     return [document] if document.is_map else [item for item in document.items if item.is_map]
 
 
+API_VERSIONS = {
+    # what a kind's version is corrected to
+    "LeaderWorkerSet": "leaderworkerset.x-k8s.io/v1",
+    "RayCluster": "ray.io/v1",
+    "RayService": "ray.io/v1",
+    "RayJob": "ray.io/v1",
+    "JobSet": "jobset.x-k8s.io/v1alpha2",
+    "Deployment": "apps/v1",
+    "StatefulSet": "apps/v1",
+    "Job": "batch/v1",
+    "PyTorchJob": "kubeflow.org/v1",
+    "MPIJob": "kubeflow.org/v2beta1",
+}
+
+
+def with_api(service: PlacedService, entry: Node, shape: str = "") -> PlacedService:
+    """The object's kind and API version with its services, and the change that sets the version right."""
+    node, kind = entry.get("apiVersion"), str(entry.plain("kind") or "")
+    if node is None:
+        return service
+    notes = {**service.notes, "api": str(node.value), "api.line": str(node.line), "workload": kind}
+    cures = dict(service.cures)
+    right = API_VERSIONS.get(kind)
+    if shape:
+        notes["shape"] = shape
+        right = f"nvidia.com/{'v1beta1' if shape == 'components' else 'v1alpha1'}"
+    if right is not None and node.start >= 0:
+        cures["api"] = ((node.start, node.end, right),)
+    return replace(service, notes=notes, cures=cures)
+
+
 def services_of_object(entry: Node, text: str, path: str) -> Iterator[PlacedService]:
-    """The services of one object."""
+    """The services of one object, with what the object itself says."""
+    for service in _of_object(entry, text, path):
+        yield with_api(service, entry)
+
+
+def _of_object(entry: Node, text: str, path: str) -> Iterator[PlacedService]:
     name = str(
         entry.plain("metadata", "name")
         or entry.plain("metadata", "generateName")
@@ -63,12 +100,14 @@ def services_of_object(entry: Node, text: str, path: str) -> Iterator[PlacedServ
     ray = ray_nodes(entry)
     serve = entry.get("spec", "serveConfigV2")
     if serve is not None and isinstance(serve.value, str):
-        yield from services_of_serve_config(serve, text, path)
+        for service in services_of_serve_config(serve, text, path):
+            own = ray and not re.search(r"(?i)tpu|neuron|npu|xpu|amd\.com", text)
+            yield replace(service, notes={**service.notes, "ray.cluster": "true"}) if own else service
     engine_at_head = False
     for pod, trail in pods:
         pod.group, pod.bare = name, True
         if size:
-            pod.nodes = size
+            pod.nodes, pod.lws = size, True
         elif ray > 1 and "headGroupSpec" in trail:
             pod.nodes = ray
         for service in services_of_pod(pod, text, path):

@@ -8,15 +8,20 @@ from dataclasses import replace
 
 from diag.model.launch import LaunchPlan, Setting
 from diag.observe.plans.arguments import service_of_command
+from diag.observe.plans.config_maps import files_of_script, with_files
 from diag.observe.plans.docker import container_of
 from diag.observe.plans.interface import PlacedService, PlacedSetting, Reader
-from diag.observe.plans.manifests import open_shells, version_of_image
+from diag.observe.plans.manifests import open_shells, place_command, replace_line, version_of_image
 from diag.observe.plans.programs import HINT
 from diag.observe.plans.read_kubernetes import unique_names
 from diag.observe.plans.shell_words import Command, commands
 from diag.observe.plans.values import as_int
 
 _YAML_LIKE = re.compile(r"^(?:---\s*$|apiVersion\s*:|[A-Za-z_][\w.-]*\s*:(?:\s|$))", re.MULTILINE)
+_IN_VARIABLES = re.compile(
+    r"\$\{?\w+\}?[\"']?\s+(?:serve|-m\s+(?:vllm|sglang|dynamo)\.|launch\b)|\$\{?(?:CMD|LAUNCH\w*|SERVE\w*|RUN\w*)\b"
+)
+"""A program whose name stands in a variable: `$CMD serve MODEL`."""
 _ENDINGS = (".sh", ".bash", ".sbatch", ".slurm", ".srun", ".cmd", ".txt", ".job")
 _SBATCH = re.compile(r"^#SBATCH\s+(--?[A-Za-z][\w-]*)(?:[= ]\s*(\S+))?", re.MULTILINE)
 _LONG = {
@@ -33,7 +38,7 @@ _LONG = {
 def sniff(text: str, path: str) -> bool:
     """A known program in something that is no YAML: by its first line, its name, or its lack of keys."""
     if text.startswith("#!") and "sh" in text[:40].split("\n", maxsplit=1)[0]:
-        return bool(HINT.search(text)) or "#SBATCH" in text
+        return bool(HINT.search(text) or _IN_VARIABLES.search(text)) or "#SBATCH" in text
     if path.endswith((".yaml", ".yml", ".json", ".py", ".md", ".toml", ".log", ".rst")):
         return False
     return bool(HINT.search(text)) and (path.endswith(_ENDINGS) or not _YAML_LIKE.search(text))
@@ -43,16 +48,35 @@ def read(text: str, path: str) -> LaunchPlan:
     """Every command that starts something we know, in order."""
     batch = dict(_directives(text, path))
     services = list(
-        unique_names(
-            [
-                service
-                for command in commands(text)
-                for service in services_of_shell_command(command, text, path, batch)
-            ]
-        )
+        unique_names(with_files(list(_in_turn(text, path, batch)), files_of_script(text), text, path))
     )
     nodes = as_int(batch["slurm.nodes"].value) if "slurm.nodes" in batch else None
     return LaunchPlan("slurm" if batch else "shell", path, tuple(services), nodes)
+
+
+def _in_turn(text: str, path: str, batch: dict[str, Setting]) -> Iterator[PlacedService]:
+    """The services, with what keeps two of them from running at once: a `kill` between them, functions for one port."""
+    found: list[PlacedService] = []
+    killed = 0
+    for command in commands(text):
+        if command.words[0].text in ("kill", "pkill", "killall") and not command.function:
+            killed += 1
+        for service in services_of_shell_command(command, text, path, batch):
+            found.append(_beside(service, f"killed.{killed}"))
+    ports: dict[str, set[str]] = {}
+    for service in found:
+        if "function" in service.notes and "port" in service.options:
+            ports.setdefault(service.notes["function"], set()).add(str(service.options["port"].value))
+    for service in found:
+        name = service.notes.get("function", "")
+        rivals = {other for other, used in ports.items() if other != name and used & ports.get(name, set())}
+        beside = ",".join(f"{'/'.join(sorted((name, other)))}.{name}" for other in rivals)
+        yield _beside(service, beside) if rivals else service
+
+
+def _beside(service: PlacedService, branch: str) -> PlacedService:
+    branches = ",".join(filter(None, (service.notes.get("branch"), branch)))
+    return replace(service, notes={**service.notes, "branch": branches})
 
 
 def _directives(text: str, path: str) -> Iterator[tuple[str, Setting]]:
@@ -99,7 +123,10 @@ def services_of_shell_command(
             }
             service = service_of_command(inner, path, gpus=container.gpus, notes=notes, extra=extra)
             if service is not None:
-                yield replace(service, cures=container.cures)
+                yield replace(service, cures={**service.cures, **container.cures})
+        return
+    if command.words[0].text.rsplit("/", 1)[-1] in ("ssh", "pdsh"):
+        yield from _elsewhere(command, text, path, batch)
         return
     opened = (
         open_shells(command.words, "", command.env)
@@ -109,6 +136,29 @@ def services_of_shell_command(
     for inner in opened:
         notes = {"background": "true"} if command.background or inner.background else {}
         service = service_of_command(inner, path, extra=batch, notes=notes)
+        if service is not None:
+            yield service
+
+
+def _elsewhere(command: Command, text: str, path: str, batch: dict[str, Setting]) -> Iterator[PlacedService]:
+    """What `ssh HOST "..."` starts over there."""
+    script = next((word for word in command.words[1:] if re.search(r"\s", word.text)), None)
+    host = next((word.text for word in command.words[1:] if not word.text.startswith("-")), "")
+    if script is None:
+        at = next(
+            (index for index, word in enumerate(command.words[1:], 1) if not word.text.startswith("-")), 1
+        )
+        words = command.words[at + 1 :]
+        inner = [Command(list(words), command.env, command.line)] if words else []
+    else:
+        inner = list(commands(script.text))
+        if script.start >= 0 and script.text == text[script.start + 1 : script.end - 1]:
+            inner = [place_command(each, [(0, script.start + 1)], text) for each in inner]
+        else:
+            inner = [replace_line(each, script.line) for each in inner]
+    for each in inner:
+        notes = {"host": host, **({"background": "true"} if command.background or each.background else {})}
+        service = service_of_command(each, path, extra=batch, notes=notes)
         if service is not None:
             yield service
 

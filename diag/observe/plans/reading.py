@@ -78,19 +78,42 @@ def read_plans(paths: Iterable[str]) -> tuple[list[LaunchPlan], list[UserError]]
     """
     plans: list[LaunchPlan] = []
     errors: list[UserError] = []
+    charts: dict[str, int] = {}
     for path in paths:
         given = not Path(path).is_dir()
         for name in [path] if given else _files_below(path):
             try:
                 plan = read_plan(name)
             except UserError as error:
-                if given or error.code not in ("plan-unknown", "plan-empty", "plan-binary"):
+                chart = None if given or error.code != "yaml-templated" else _chart_of(name, path)
+                if chart is not None:
+                    charts[chart] = charts.get(chart, 0) + 1
+                elif given or error.code not in ("plan-unknown", "plan-empty", "plan-binary"):
                     errors.append(error)
             except RecursionError:
                 errors.append(UserError("nested too deeply", name, code="yaml-too-deep"))
             else:
                 plans.append(plan)
-    return plans, errors
+    return plans, [*errors, *(_unrendered(chart, count) for chart, count in charts.items())]
+
+
+def _chart_of(name: str, folder: str) -> str | None:
+    """The Helm chart that a file belongs to."""
+    for parent in Path(name).parents:
+        if (parent / "Chart.yaml").is_file():
+            return str(parent)
+        if parent == Path(folder):
+            break
+    return None
+
+
+def _unrendered(chart: str, count: int) -> UserError:
+    return UserError(
+        f"a Helm chart: {count} template{'s' if count > 1 else ''} in it {'are' if count > 1 else 'is'} no plan before being rendered",
+        chart,
+        f"check what `helm template {chart}` prints; what stands in plain files of the chart was judged",
+        "yaml-templated",
+    )
 
 
 def _files_below(folder: str) -> list[str]:

@@ -39,6 +39,30 @@ class Flow:
         self._all_exported = False
         self._blocks: list[_Block] = []
         self._count = 0
+        self._name, self._depth = "", 0
+        self.function = ""
+        """The function whose body is being read."""
+
+    def named(self, words: Sequence[Word], operator: str) -> bool:
+        """True for the `name(` of a function's definition; its body is what the next brace opens."""
+        if operator != "(" or len(words) != 1 or words[0].quoted:
+            return False
+        self._name = words[0].text
+        return True
+
+    def brace(self, word: str) -> bool:
+        """Whether a command's first word is a brace that opens or closes a function's body."""
+        if word == "{" and (self._name or self.function):
+            self._depth += 1
+            self.function, self._name = self.function or self._name, ""
+            return True
+        if word == "}" and self.function:
+            self._depth -= 1
+            self.function = self.function if self._depth else ""
+            return True
+        if word != "{":
+            self._name = ""
+        return False
 
     @property
     def branch(self) -> tuple[tuple[int, int], ...]:

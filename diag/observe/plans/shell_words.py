@@ -35,7 +35,12 @@ KEYWORDS = (
     "time",
     "command",
     "sudo",
+    "eval",
 )
+
+
+BROKEN, CUT, LOST = "broken", "blank behind the backslash", "no backslash"
+"""A word's style where its command is cut by mistake, and how: the words behind are read as its options all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,8 @@ class Command:
     background: bool = False
     branch: tuple[tuple[int, int], ...] = ()
     """(block, alternative) of every `if` and `case` around it: two commands of one block's different alternatives never both run."""
+    function: str = ""
+    """The script's function that it stands in."""
 
 
 class _Lexer:
@@ -83,9 +90,12 @@ class _Lexer:
             elif char in " \t\r":
                 self.at += 1
             elif char == "\\" and re.match(r"\\[ \t\r]*\n", text[self.at : self.at + 80]):
-                self.at = (
-                    text.index("\n", self.at) + 1
-                )  # blanks after the backslash are a mistake, but what is meant is plain
+                start, self.at = self.at, text.index("\n", self.at) + 1
+                if (
+                    re.match(r"[ \t]*--[A-Za-z]", text[self.at : self.at + 200])
+                    and " " in text[start : self.at]
+                ):
+                    yield Word(CUT, start + 1, self.at - 1, self.line, style=BROKEN)  # what is meant is plain
                 self.line += 1
             elif char == "#":
                 end = text.find("\n", self.at)
@@ -198,7 +208,38 @@ class _Lexer:
 
 
 def commands(text: str, env: Mapping[str, Word] | None = None) -> Iterator[Command]:
-    """Every simple command of a script, in order, with what has been set so far."""
+    """Every simple command of a script, in order, with what has been set so far.
+
+    A line that begins with an option goes on with the command above it: a backslash is missing there.
+    """
+    held: Command | None = None
+    for command in _commands(text, env):
+        if held is not None and re.match(r"--[A-Za-z]", command.words[0].text) and _follows(held, command):
+            end = held.words[-1].end
+            mark = Word(LOST, end, end, held.words[-1].line, style=BROKEN)
+            held.words = [*held.words, mark, *command.words]
+            held.background = command.background
+            continue
+        if held is not None:
+            yield held
+        held = command
+    if held is not None:
+        yield held
+
+
+def _follows(one: Command, other: Command) -> bool:
+    last, first = one.words[-1], other.words[0]
+    return (
+        not one.background
+        and not last.quoted
+        and last.end >= 0
+        and last.line is not None
+        and first.line == last.line + 1
+        and one.branch == other.branch
+    )
+
+
+def _commands(text: str, env: Mapping[str, Word] | None) -> Iterator[Command]:
     flow = Flow(dict(env or {}))
     words: list[Word] = []
     joined = ""
@@ -207,8 +248,11 @@ def commands(text: str, env: Mapping[str, Word] | None = None) -> Iterator[Comma
             return
         if token.style != "operator":
             words.append(token)
+            if len(words) == 1 and flow.brace(token.text):
+                words = []
             continue
-        if words:
+        pattern = token.text in (")", "|") and words and words[0].text.startswith("-")  # of a `case`
+        if words and not pattern and not flow.named(words, token.text):
             yield from _one(words, flow, joined, background=token.text == "&")
         if token.text == ";;":
             flow.alternative()
@@ -231,6 +275,7 @@ def _one(words: list[Word], flow: Flow, joined: str, *, background: bool) -> Ite
     before = dict(flow.known) if joined in ("&&", "||") else None
     for command in _finish(words, flow, background=background):
         command.branch = flow.branch
+        command.function = flow.function
         yield command
     if before is not None:
         flow.doubt(before)
@@ -238,7 +283,9 @@ def _one(words: list[Word], flow: Flow, joined: str, *, background: bool) -> Ite
 
 def _finish(words: list[Word], flow: Flow, *, background: bool) -> Iterator[Command]:
     known, arrays = flow.known, flow.arrays
+    again = False
     while words and words[0].text in KEYWORDS:
+        again = again or words[0].text == "eval"
         words = words[1:]
     if words and words[0].text in ("export", "declare", "readonly", "local", "typeset", "set", "env"):
         exported = words[0].text != "env"
@@ -259,7 +306,7 @@ def _finish(words: list[Word], flow: Flow, *, background: bool) -> Iterator[Comm
                     line=(words[0].line or 1) + (word.line or 1) - 1,
                 )
                 for word in _Lexer(value[1:-1]).tokens()
-                if word.style != "operator"
+                if word.style not in ("operator", BROKEN)
             ]
             arrays[name] = [*(arrays.get(name, []) if f"{name}+=" in words[0].text else []), *inner]
         else:
@@ -280,6 +327,12 @@ def _finish(words: list[Word], flow: Flow, *, background: bool) -> Iterator[Comm
         known.update(own)
         return
     expanded = list(_expanded(words, {**known, **own}, arrays))
+    if again:  # `eval` reads its words once more
+        expanded = [
+            part if part.text == word.text else Word(part.text, line=word.line)
+            for word in expanded
+            for part in ([word] if not re.search(r"\s", word.text) else split(word.text))
+        ]
     if expanded:
         inherited = {name: word for name, word in known.items() if flow.exports(name)}
         yield Command(expanded, {**inherited, **own}, expanded[0].line or words[0].line, background)
@@ -300,12 +353,17 @@ def _expanded(
                 yield from (
                     Word(part.text, -1, -1, word.line)
                     for part in _Lexer(text).tokens()
-                    if part.style != "operator"
+                    if part.style not in ("operator", BROKEN)
                 )
             elif text:
                 yield replace(word, text=text, start=-1, end=-1)
         else:
             yield word
+
+
+def split(text: str) -> list[Word]:
+    """The words of a piece of a command line."""
+    return [word for word in _Lexer(text).tokens() if word.style not in ("operator", BROKEN)]
 
 
 def expand(text: str, known: Mapping[str, Word]) -> str:

@@ -1,0 +1,230 @@
+"""Faults that people make in launch plans: how each is made, and which causes name it rightly. Used by `plan_faults.py`."""
+
+from __future__ import annotations
+
+from plan_fault_makers import (
+    ARGUMENT,
+    BACKEND,
+    COUNT,
+    MEMORY,
+    PAIR,
+    Fault,
+    adds,
+    backslash,
+    bigger_model,
+    blank_after_backslash,
+    dash,
+    gpu_key,
+    gpus_gone,
+    host_memory,
+    limits_differ,
+    lws_size,
+    names,
+    no_value,
+    node_count,
+    probe_port,
+    sets,
+    single_dash,
+    slurm,
+    small_cards,
+    smaller_share,
+    swaps,
+    tiny_shm,
+    tp_of,
+    world,
+)
+from plan_fault_pairs import (
+    both_roles,
+    broken_json,
+    misspelt_variable,
+    one_kv_role,
+    other_connector,
+    pair_differs,
+    variable,
+    visible,
+)
+
+UNREADABLE = "unreadable"
+FAULTS = (
+    Fault("kv role on both sides", one_kv_role, PAIR),
+    Fault("other connector on one side", other_connector, PAIR),
+    Fault(
+        "connector misspelt", swaps(r"NixlConnector", "NixlConector"), (*ARGUMENT, "kv-transport-unsupported")
+    ),
+    Fault("JSON brace lost", broken_json, ARGUMENT),
+    Fault("prefill twice", both_roles("prefill", "decode"), PAIR),
+    Fault("decode twice", both_roles("decode", "prefill"), PAIR),
+    Fault("transfer backend of one side", pair_differs("disaggregation-transfer-backend", "mooncake"), PAIR),
+    Fault(
+        "transfer backend unknown",
+        sets("sglang", "disaggregation-transfer-backend", "nixll"),
+        (*ARGUMENT, "kv-transport-unsupported"),
+    ),
+    Fault("block size of one side", pair_differs("block-size|page-size", "256"), PAIR),
+    Fault(
+        "mode misspelt",
+        swaps(r"(disaggregation-mode[^a-zA-Z]+)prefill", r"\1prefil"),
+        (*ARGUMENT, "disagg-prefill-not-enabled"),
+    ),
+    Fault("share above one", sets("vllm", "gpu-memory-utilization", "1.2"), ARGUMENT),
+    Fault("share above one (sglang)", sets("sglang", "mem-fraction-static", "1.1"), ARGUMENT),
+    Fault("share below the weights", smaller_share, MEMORY),
+    Fault("model of 405B", bigger_model, (*MEMORY, *COUNT)),
+    Fault("small cards", small_cards, MEMORY),
+    Fault("no GPU granted", gpus_gone, (*COUNT, "gpu-not-visible")),
+    Fault("resource name misspelt", gpu_key, (*COUNT, "gpu-not-visible", *ARGUMENT, "pod-unschedulable")),
+    Fault("requests differ from limits", limits_differ, (*COUNT, "pod-unschedulable", *ARGUMENT)),
+    Fault(
+        "SGLang's option on vLLM", names("vllm", "gpu-memory-utilization", "--mem-fraction-static"), ARGUMENT
+    ),
+    Fault("SGLang's length on vLLM", names("vllm", "max-model-len", "--context-length"), ARGUMENT),
+    Fault(
+        "vLLM's option on SGLang",
+        names("sglang", "mem-fraction-static", "--gpu-memory-utilization"),
+        ARGUMENT,
+    ),
+    Fault("vLLM's length on SGLang", names("sglang", "context-length", "--max-model-len"), ARGUMENT),
+    Fault("dtype of another spelling", adds("vllm", "--dtype", "fp16"), ARGUMENT),
+    Fault("bfloat16 on V100", adds("vllm", "--dtype", "bfloat16", "8xV100-32GB"), ("dtype-unsupported",)),
+    Fault("bfloat16 on T4", adds("sglang", "--dtype", "bfloat16", "8xT4"), ("dtype-unsupported", *MEMORY)),
+    Fault("FP8 on V100", adds("vllm", "--quantization", "fp8", "8xV100-32GB"), ("quantization-unsupported",)),
+    Fault("FA3 on B200", adds("sglang", "--attention-backend", "fa3", "8xB200"), BACKEND),
+    Fault("FlashInfer on V100", adds("vllm", "--attention-backend", "FLASHINFER", "8xV100-32GB"), BACKEND),
+    Fault("TRT-LLM MLA on H100", sets("sglang", "attention-backend", "trtllm_mla", "8xH100"), BACKEND),
+    Fault("FlashMLA on A100", adds("vllm", "--attention-backend", "FLASHMLA", "8xA100-80GB"), BACKEND),
+    Fault(
+        "attention backend unknown",
+        adds("sglang", "--attention-backend", "flashattn3"),
+        (*ARGUMENT, *BACKEND),
+    ),
+    Fault(
+        "quantization unknown", adds("vllm", "--quantization", "fp7"), (*ARGUMENT, "quantization-unsupported")
+    ),
+    Fault("cache type unknown", sets("vllm", "kv-cache-dtype", "int3"), ARGUMENT),
+    Fault("cache type unknown (sglang)", adds("sglang", "--kv-cache-dtype", "fp8"), ARGUMENT),
+    Fault("block size odd", adds("vllm", "--block-size", "20"), ARGUMENT),
+    Fault(
+        "length beyond the model",
+        sets("vllm", "max-model-len", "9000000", value=r"\d{4,6}"),
+        (*ARGUMENT, *MEMORY),
+    ),
+    Fault(
+        "length beyond the model (sglang)",
+        sets("sglang", "context-length", "9000000", value=r"\d{4,6}"),
+        (*ARGUMENT, *MEMORY),
+    ),
+    Fault(
+        "batch below sequences",
+        adds(
+            "vllm", "--max-num-batched-tokens", "64", unless="max-num-seqs", also=(("--max-num-seqs", "512"),)
+        ),
+        ARGUMENT,
+    ),
+    Fault("value for a switch", adds("vllm", "--enforce-eager", "true"), ARGUMENT),
+    Fault("load format misspelt", adds("vllm", "--load-format", "safetensor"), ARGUMENT),
+    Fault("executor misspelt", adds("vllm", "--distributed-executor-backend", "multiprocessing"), ARGUMENT),
+    Fault(
+        "data parallel does not divide",
+        adds(
+            "sglang",
+            "--dp-size",
+            "3",
+            unless="dp-size|dp-attention|--dp",
+            also=(("--enable-dp-attention", None),),
+        ),
+        (*ARGUMENT, "tp-not-divisible", *COUNT),
+    ),
+    Fault(
+        "expert size does not divide",
+        adds("sglang", "--ep-size", "3", unless=r"--ep|--expert|--moe"),
+        (*ARGUMENT, "tp-not-divisible", *COUNT),
+    ),
+    Fault("port above 65535", sets("vllm", "port", "80000"), ARGUMENT),
+    Fault("backslash lost", backslash, ARGUMENT),
+    Fault("blank behind the backslash", blank_after_backslash, ARGUMENT),
+    Fault("en dash", dash, ARGUMENT),
+    Fault("single hyphen", single_dash, ARGUMENT),
+    Fault("value lost", no_value, ARGUMENT),
+    Fault("TP 5", tp_of("5"), ("tp-not-divisible",)),
+    Fault(
+        "interface lo",
+        variable("", "NCCL_SOCKET_IFNAME", "lo", r"nnodes|nodeCount|LeaderWorkerSet|--nodes"),
+        ("nccl-wrong-interface", "host-ip-wrong"),
+    ),
+    Fault(
+        "Gloo's interface lo",
+        variable("", "GLOO_SOCKET_IFNAME", "lo", r"nnodes|nodeCount|LeaderWorkerSet|--nodes"),
+        ("nccl-wrong-interface", "host-ip-wrong"),
+    ),
+    Fault(
+        "own address loopback",
+        variable("vllm", "VLLM_HOST_IP", "127.0.0.1", r"nnodes|nodeCount|LeaderWorkerSet|ray"),
+        ("host-ip-wrong",),
+    ),
+    Fault("variable misspelt", misspelt_variable, (*ARGUMENT, "nccl-wrong-interface")),
+    Fault("one GPU visible", visible("0"), (*COUNT, "gpu-not-visible")),
+    Fault("a GPU twice visible", visible("0,0,1,1"), ("duplicate-gpu", *COUNT)),
+    Fault("a GPU that no node has", visible("12,13,14,15,16,17,18,19"), (*COUNT, "gpu-not-visible")),
+    Fault("probe at another port", probe_port, ("probe-killed",)),
+    Fault(
+        "probe of another path",
+        swaps(
+            r"((?:livenessProbe|startupProbe): *\n(?: +\w+:.*\n){0,4}? +path: *[\"']?)/health\b",
+            r"\1/healthz",
+            needs="vllm",
+            without="DynamoGraph|router",
+        ),
+        ("probe-killed",),
+    ),
+    Fault("tiny shm", tiny_shm, ("shm-too-small",)),
+    Fault("host memory", host_memory, ("host-oom-killed",)),
+    Fault("LWS of one pod", lws_size, (*COUNT, "tp-not-divisible")),
+    Fault(
+        "LWS of another API",
+        swaps(
+            r"leaderworkerset\.x-k8s\.io/v1\b",
+            "leaderworkerset.x-k8s.io/v1beta2",
+            needs="kind: LeaderWorkerSet",
+        ),
+        (*ARGUMENT, "version-skew", UNREADABLE),
+    ),
+    Fault(
+        "v1alpha1 called v1beta1",
+        swaps(r"nvidia\.com/v1alpha1", "nvidia.com/v1beta1", needs=r"services:\s*\n"),
+        (*ARGUMENT, "version-skew", UNREADABLE),
+    ),
+    Fault(
+        "v1beta1 called v1alpha1",
+        swaps(r"nvidia\.com/v1beta1", "nvidia.com/v1alpha1", needs=r"components:\s*\n"),
+        (*ARGUMENT, "version-skew", UNREADABLE),
+    ),
+    Fault("Megatron's pipeline of 7", world, ("launcher-layout", *COUNT)),
+    Fault("one node more", node_count, ("launcher-layout", "rendezvous-timeout")),
+    Fault(
+        "fewer GPUs of Slurm",
+        slurm(
+            r"(#SBATCH --(?:gpus-per-node|gres)[= ](?:gpu:)?(?:\w+:)?)(8|4)\b",
+            r"\g<1>2",
+            r"nproc[-_]per[-_]node[= ](?:8|4)\b",
+        ),
+        (*COUNT, "launcher-layout"),
+    ),
+    Fault(
+        "TRT-LLM key misspelt",
+        swaps(r"(?m)^(\s*)kv_cache_config:", r"\1kv_cache_confg:", without="resources:\n  model"),
+        ARGUMENT,
+    ),
+    Fault(
+        "TRT-LLM memory share",
+        swaps(r"free_gpu_memory_fraction:\s*0?\.\d+", "free_gpu_memory_fraction: 8.5"),
+        ARGUMENT,
+    ),
+    Fault(
+        "TRT-LLM transceiver unknown",
+        swaps(
+            r"(cache_transceiver_config: *\n(?: +\w+:.*\n){0,3}? +backend: *)[\"']?(?:UCX|NIXL|DEFAULT)[\"']?",
+            r"\1UCXX",
+        ),
+        ARGUMENT,
+    ),
+)
