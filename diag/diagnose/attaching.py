@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diag.diagnose.pipeline import Given, conclude_given, gather
-from diag.diagnose.stuck import judge_gpus, judge_processes
+from diag.diagnose.stuck import judge_gpus, judge_processes, ras_seen
 from diag.model import Finding, Reason, Report, Status
 from diag.observe.probes.interface import Setup
 from diag.observe.probes.runner import run_probes
@@ -49,7 +49,7 @@ def attach(
     findings = [one for one in run.findings if one.status.measured] + judge_processes(
         look.processes, look.host
     )
-    findings += judge_gpus(run.facts)
+    findings += [*judge_gpus(run.facts), *ras_seen(look.ras, look.host)]
     if not look.processes and not look.gaps:
         text = "no process of a launch runs on this node (looked for torchrun, vLLM, SGLang, Dynamo, TRT-LLM, Ray, DeepSpeed, MPI)"
         findings.append(Finding("attach.process", "", Status.SKIP, text, Reason.NOT_APPLICABLE))
