@@ -19,7 +19,8 @@ from diag.observe.stacks.ras_job import ask_again, ask_first
 from diag.system import Root
 from diag.system.jobs import JobProcess, find_job, hidden_pythons
 from diag.system.processes import Process, list_processes, read_environment
-from diag.system.pyspy import Frame, Stacks, ThreadStack, dump_stacks
+from diag.system.pyspy import dump_stacks
+from diag.system.stacks import Frame, Stacks, ThreadStack
 
 MOST = 256
 AT_ONCE = 4
