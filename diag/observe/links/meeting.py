@@ -18,6 +18,8 @@ from diag.system.processes import list_processes, read_descriptors, read_tcp_soc
 
 CONNECT_S = 3.5
 GREETING_S = 3.0
+WELCOME_S = 10.0
+"""Once the card is sent the master counts this node in: who gave up before its answer comes through a lossy link would be too late."""
 PAUSE_S = 0.3
 FINAL = ("rank-taken", "rank-out-of-range", "wrong-protocol", "own-loopback", "too-late")
 """Answers that waiting does not change."""
@@ -100,7 +102,7 @@ def _attempt(
             )
         return None, None, steps
     try:
-        _introduce(wire, card, step)
+        _introduce(wire, card, step, deadline)
     except TimeoutError:
         step(
             "greeting",
@@ -117,9 +119,8 @@ def _attempt(
     return None, None, steps
 
 
-def _introduce(wire: Wire, card: Card, step: Any) -> None:
-    deadline = time.monotonic() + GREETING_S
-    hello = read_greeting(wire, deadline)
+def _introduce(wire: Wire, card: Card, step: Any, end: float) -> None:
+    hello = read_greeting(wire, time.monotonic() + GREETING_S)
     if hello.get("protocol") != PROTOCOL:
         step(
             "greeting",
@@ -127,8 +128,9 @@ def _introduce(wire: Wire, card: Card, step: Any) -> None:
             f"the master runs diag {hello.get('version')}, this node {card['version']}",
         )
         return
-    wire.send(card, deadline)
-    answer = wire.receive(deadline)
+    patience = max(GREETING_S, min(WELCOME_S, end - time.monotonic()))
+    wire.send(card, time.monotonic() + GREETING_S)
+    answer = wire.receive(time.monotonic() + patience)
     if answer.get("refused") == "not-the-master":
         step("greeting", "not-the-master", f"node {hello.get('rank')} answers, which is not the master")
     elif answer.get("refused"):
