@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,8 +21,9 @@ CLUSTER = """
 import sys, time
 import ray
 from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-nodes = [cluster.add_node(num_cpus=1) for _ in range(int(sys.argv[1]) - 1)]
+small = {"num_cpus": 1, "object_store_memory": 80 << 20}  # as little as Ray takes
+cluster = Cluster(initialize_head=True, head_node_args=small)
+nodes = [cluster.add_node(**small) for _ in range(int(sys.argv[1]) - 1)]
 ray.init(address=cluster.address, log_to_driver=False)
 @ray.remote(num_cpus=1)
 class Holder:
@@ -89,7 +89,6 @@ def run_on(address: str, folder: Path, *options: str) -> dict[str, Any]:
 def test_every_node_of_a_busy_cluster_reports(tmp_path: Path) -> None:
     """All CPUs are held by actors: the probes run all the same. A node whose raylet then stops is named, nobody waits for it."""
     pytest.importorskip("ray")
-    assert shutil.disk_usage("/dev/shm").free > 1 << 28
     with cluster(tmp_path, 3) as (address, raylet):
         whole = run_on(address, tmp_path)
         os.kill(raylet, signal.SIGSTOP)

@@ -33,7 +33,7 @@ def ras_seen(answers: Sequence[Data], host: str) -> list[Finding]:
             continue
         comms = one["communicators"]
         text = (
-            f"NCCL {one['version']} tells of {len(comms)} communicators"
+            f"NCCL {one['version']} tells of {_count(len(comms), 'communicator')}"
             if comms
             else f"NCCL {one['version']}'s RAS answers"
         )
@@ -270,6 +270,10 @@ def _states(still: Mapping[str, tuple[Data, float]], known: Mapping[tuple[str, i
     return []
 
 
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def _equal(comms: Mapping[str, tuple[Data, float]]) -> list[Finding]:
     """Nothing differs: the job gets on, or no rank is late."""
     counted = [(comm, span) for comm, span in comms.values() if comm["launched"] is not None and span]
@@ -278,13 +282,13 @@ def _equal(comms: Mapping[str, tuple[Data, float]]) -> list[Finding]:
     moved = [comm for comm, _ in counted if not comm["still"]]
     span = min(span for _, span in counted)
     if moved:
-        text = f"collectives are launched ({len(moved)} of {len(counted)} communicators within {span:.0f} s): the job gets on"
+        text = f"collectives are launched (in {len(moved)} of {_count(len(counted), 'communicator')} within {span:.0f} s): the job gets on"
         return [Finding(PROBE, "moving", Status.OK, text, None, {"kind": "moving"})]
     sizes = (
         fold(sorted({int(comm["size"]) for comm, _ in counted})).removeprefix("ranks ").removeprefix("rank ")
     )
     text = (
-        f"all ranks of {len(counted)} communicators (of {sizes} ranks) have launched the same, and nothing for {span:.0f} s: no rank is "
+        f"all ranks of {_count(len(counted), 'communicator')} (of {sizes} ranks) have launched the same, and nothing for {span:.0f} s: no rank is "
         "late; if work is due, the GPUs, the network or the library hold it up"
     )
     return [Finding(PROBE, "equal", Status.OK, text, None, {"kind": "equal"})]
