@@ -69,18 +69,15 @@ def test_both_forms_of_an_answer_tell_the_same(name: str) -> None:
     assert bool(small(as_json)) == (name not in ("healthy", "three-equal", "three-later"))
 
 
-def test_an_answer_without_a_comma_between_missing_ranks_is_read() -> None:
-    """As NCCL 2.28.9 writes it."""
+def test_an_answer_that_lacks_a_comma_in_every_missing_rank_is_read() -> None:
+    """As NCCL 2.28.9 writes it: none between nvml_dev and status."""
     text = recorded("dead")["json"]
-    row = re.search(r'"missing_ranks": \[\s*(\{.*?\}\s*\})', text, re.S)
-    assert row is not None
-    broken = text[: row.end(1)] + "\n        " + row[1].replace('"rank": 6', '"rank": 7') + text[row.end(1) :]
+    broken = re.sub(r'("nvml_dev": \d+),(\s+"status": \{\s+"unresponsive")', r"\1\2", text)
+    assert len(text) - len(broken) == 2
     with pytest.raises(json.JSONDecodeError):
         json.loads(broken)
 
-    answer = read_json(broken)
-
-    assert [7, 6] == sorted((one["rank"] for one in answer.communicators[0]["missing"]), reverse=True)
+    assert read_json(broken) == read_json(text)
 
 
 def test_the_missing_ranks_of_older_answers_are_read() -> None:

@@ -57,12 +57,12 @@ def read_json(text: str) -> Answer:
 
 
 def _load(text: str) -> dict[str, Any]:
-    """2.28.9 leaves out the comma between two missing ranks: put in where only white space stands between objects."""
+    """2.28.9 leaves out the comma after a missing rank's nvml_dev: put in where it stands before the next name."""
     try:
         told = json.loads(text)
     except ValueError:
         try:
-            told = json.loads(re.sub(r"\}(\s*)\{", r"},\1{", text))
+            told = json.loads(re.sub(r'("nvml_dev": -?\d+)(\s*"status")', r"\1,\2", text))
         except ValueError as error:
             raise ValueError(f"RAS's answer is not understood: {error}") from None
     if not isinstance(told, dict):
