@@ -162,7 +162,7 @@ def wrong_world(lab: Lab) -> None:
 
 def rank_twice(lab: Lab) -> None:
     lab.nodes[2].rank = 1
-    lab.nodes[2].delay_s = 1.0
+    lab.nodes[2].after = 1  # who comes second is the one too many
 
 
 def port_taken(lab: Lab) -> None:

@@ -65,6 +65,8 @@ class Node:
     nnodes: int = 0
     master: str = ""
     delay_s: float = 0.0
+    after: int | None = None
+    """Started a second after that node began to look for the others, however long its own start took."""
     absent: bool = False
     freeze_after_s: float | None = None
     die_after_s: float | None = None
@@ -226,8 +228,11 @@ def run_all(lab: Lab, options: Sequence[str] = ()) -> float:
     while (waiting or running) and time.monotonic() - begin < LIMIT_S + 20:
         now = time.monotonic() - begin
         met_s = now if met_s is None and _measuring(lab) else met_s
-        while waiting and waiting[0].delay_s <= now:
-            node = waiting.pop(0)
+        for node in [one for one in waiting if one.after is not None and _meeting(lab, one.after)]:
+            node.delay_s, node.after = now + 1.0, None
+        while ready := [one for one in waiting if one.delay_s <= now and one.after is None]:
+            node = ready[0]
+            waiting.remove(node)
             start(lab, node, options)
             running.append(node)
         for node in list(running):
@@ -250,6 +255,12 @@ def _strikes(node: Node, now: float, met_s: float | None) -> bool:
     """Whether a node's time has come to freeze or die."""
     after = node.freeze_after_s if node.freeze_after_s is not None else node.die_after_s
     return after is not None and met_s is not None and now > met_s + after
+
+
+def _meeting(lab: Lab, number: int) -> bool:
+    """True once a node has said that it looks for the others."""
+    log = lab.folder / f"log{number}"
+    return log.exists() and "meeting the others" in log.read_text(errors="replace")
 
 
 def _measuring(lab: Lab) -> bool:

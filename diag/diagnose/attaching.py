@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from diag.diagnose.pipeline import Given, conclude_given, gather
-from diag.diagnose.stuck import judge_gpus, judge_processes
+from diag.diagnose.stuck import judge_gpus, judge_processes, judge_stores, ras_seen, waiting_to_meet
 from diag.model import Finding, Reason, Report, Status
 from diag.observe.probes.interface import Setup
+from diag.observe.probes.job_store import read_stores
 from diag.observe.probes.runner import run_probes
 from diag.observe.stacks import look_at_launches
 from diag.playbooks.base import load_base
@@ -49,7 +50,11 @@ def attach(
     findings = [one for one in run.findings if one.status.measured] + judge_processes(
         look.processes, look.host
     )
-    findings += judge_gpus(run.facts)
+    findings += [*judge_gpus(run.facts), *ras_seen(look.ras, look.host)]
+    meeting = waiting_to_meet(findings)
+    if meeting:
+        variables = [one["environment"] for one in look.processes if one["pid"] in meeting]
+        findings += judge_stores(read_stores(variables), findings)
     if not look.processes and not look.gaps:
         text = "no process of a launch runs on this node (looked for torchrun, vLLM, SGLang, Dynamo, TRT-LLM, Ray, DeepSpeed, MPI)"
         findings.append(Finding("attach.process", "", Status.SKIP, text, Reason.NOT_APPLICABLE))

@@ -13,8 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
+from diag.system.files import Root
+
 DRAIN_S = 0.5
 """After a kill: how long what is left in the pipes may take to arrive."""
+
+LOOKS, LOOK_PAUSE_S = 4, 0.02
+"""At the deadline: who works is seen on a processor, or in the queue for one, in one of so many looks."""
 
 MAX_OUTPUT_BYTES = 8 << 20
 """A command that prints more is cut, never a memory problem."""
@@ -38,6 +43,8 @@ class Outcome:
     denied: bool = False
     answer: bytes = b""
     """What came on the private descriptor, if one was asked for."""
+    starved: bool = False
+    """Killed at the deadline although it worked all the time: too few processors, no hang."""
 
     @property
     def text(self) -> str:
@@ -54,9 +61,11 @@ def run_command(
     answer_fd: bool = False,
     cwd: str | None = None,
     stop: threading.Event | None = None,
+    grace_s: float = 0.0,
 ) -> Outcome:
     """Run `argv` (no shell) for at most `timeout_s` seconds, or until `stop` is set.
 
+    A command that still works at the deadline, on a processor or in the queue for one, gets `grace_s` more.
     With `answer_fd` the child finds the number of a private pipe in DIAG_ANSWER_FD: libraries print to
     stdout, so answers travel apart. A stopped command counts as timed out. Never raises for what the
     command does.
@@ -92,7 +101,7 @@ def run_command(
         )
     if answer_fd:
         os.close(write_fd)
-    return _supervise(process, begin, timeout_s, stdin=stdin, read_fd=read_fd, stop=stop)
+    return _supervise(process, begin, timeout_s, stdin=stdin, read_fd=read_fd, stop=stop, grace_s=grace_s)
 
 
 def _supervise(
@@ -103,6 +112,7 @@ def _supervise(
     stdin: bytes | None,
     read_fd: int,
     stop: threading.Event | None,
+    grace_s: float,
 ) -> Outcome:
     buffers: dict[int, bytearray] = {}
     pipes: list[IO[bytes]] = [pipe for pipe in (process.stdout, process.stderr) if pipe is not None]
@@ -118,6 +128,10 @@ def _supervise(
             os.set_blocking(process.stdin.fileno(), False)
             selector.register(process.stdin, selectors.EVENT_WRITE, _Feed(process.stdin, memoryview(stdin)))
         finished = _pump(selector, buffers, begin + timeout_s, process, stop)
+        works = not finished and not (stop is not None and stop.is_set()) and _works(process.pid)
+        if works and grace_s > 0:
+            finished = _pump(selector, buffers, begin + timeout_s + grace_s, process, stop)
+            works = not finished and _works(process.pid)
         timed_out = not finished
         _kill_group(process.pid)  # also ends what a finished child left behind in its session
         if timed_out:
@@ -141,6 +155,7 @@ def _supervise(
         timed_out=timed_out,
         stuck=stuck,
         answer=collected[2] if read_fd >= 0 else b"",
+        starved=works,
     )
 
 
@@ -203,6 +218,19 @@ class _Feed:
         except OSError:
             return True  # the child closed its end: its business
         return not self.rest
+
+
+def _works(session: int) -> bool:
+    """Whether anything in a child's session is on a processor or in the queue for one; looked at several times."""
+    root = Root()
+    for _ in range(LOOKS):
+        for pid in root.names("/proc"):
+            if pid.isdigit():
+                fields = (root.read(f"/proc/{pid}/stat") or "").rpartition(") ")[2].split()
+                if len(fields) > 3 and fields[0] == "R" and int(fields[3]) == session:
+                    return True
+        threading.Event().wait(LOOK_PAUSE_S)
+    return False
 
 
 def _kill_group(pid: int) -> None:

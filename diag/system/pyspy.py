@@ -5,53 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from diag.model import Reason
 from diag.system.commands import Outcome, run_command
 from diag.system.files import Root
+from diag.system.pystack import dump_with_pystack, find_pystack
+from diag.system.stacks import Frame, Stacks, ThreadStack
 
 PTRACE_REMEDY = (
     "run diag as root or as the owner of the process; in a container start it with --cap-add SYS_PTRACE "
     "(Kubernetes: securityContext.capabilities.add: [SYS_PTRACE]); on a host with "
     "/proc/sys/kernel/yama/ptrace_scope of 1 or more, sudo or `sysctl kernel.yama.ptrace_scope=0`"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One Python call."""
-
-    function: str
-    file: str
-    line: int
-    numbers: Mapping[str, int] = field(default_factory=dict)
-    """Whole numbers among its local variables, where they were asked for; nothing else of them is kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class ThreadStack:
-    """One thread, innermost call first."""
-
-    name: str
-    os_thread_id: int | None
-    active: bool
-    """True while it uses a CPU; a thread that waits is not active."""
-    owns_gil: bool
-    frames: tuple[Frame, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Stacks:
-    """What py-spy said about one process: threads, or the reason why not."""
-
-    pid: int
-    threads: tuple[ThreadStack, ...] = ()
-    reason: Reason | None = None
-    message: str = ""
+LEAST_S = 0.3
+"""With less left there is no second tool to be tried."""
 
 
 def find_py_spy() -> str | None:
@@ -63,13 +34,27 @@ def find_py_spy() -> str | None:
 def dump_stacks(pid: int, *, timeout_s: float = 3.0, numbers: bool = False) -> Stacks:
     """Read the Python stacks of `pid`. Non-blocking: the process is not paused, so a busy one may need a second try.
 
+    By py-spy; where it is not there, or fails on an interpreter that it does not know, by pystack if that is there.
+
     With `numbers` also the whole numbers among the local variables: the peer of a send or receive.
     """
-    tool = find_py_spy()
-    if tool is None:
-        return Stacks(
-            pid, reason=Reason.TOOL_MISSING, message="py-spy is not installed next to diag nor on PATH"
-        )
+    tool, other = find_py_spy(), find_pystack()
+    if tool is None and other is None:
+        text = "neither py-spy nor pystack is installed next to diag or on PATH"
+        return Stacks(pid, reason=Reason.TOOL_MISSING, message=text)
+    if tool is None and other is not None:
+        return dump_with_pystack(pid, other, timeout_s=timeout_s, numbers=numbers)
+    assert tool is not None  # noqa: S101 - one of the two is there
+    begin = time.monotonic()
+    result = _dump(tool, pid, timeout_s, numbers=numbers)
+    left = timeout_s - (time.monotonic() - begin)
+    if other is not None and result.reason in (Reason.CRASHED, Reason.UNPARSABLE) and left > LEAST_S:
+        second = dump_with_pystack(pid, other, timeout_s=left, numbers=numbers)
+        return second if second.threads else result
+    return result
+
+
+def _dump(tool: str, pid: int, timeout_s: float, *, numbers: bool) -> Stacks:
     argv = [
         tool,
         "dump",

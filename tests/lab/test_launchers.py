@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -24,13 +25,23 @@ pytestmark = pytest.mark.lab
 
 
 def free_ports(count: int) -> list[int]:
-    socks = [socket.socket() for _ in range(count)]
-    for sock in socks:
-        sock.bind(("127.0.0.1", 0))
-    ports = [int(sock.getsockname()[1]) for sock in socks]
-    for sock in socks:
-        sock.close()
-    return ports
+    """Neighbouring ports below the ephemeral range, none of which the kernel hands to anybody before we use it.
+
+    A port that bind(0) gave and that was let go may be the next connection's own; and torchrun's nodes meet on the port
+    after the one that was asked for. Processes that test side by side start looking at different places.
+    """
+    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for first in (15000 + (os.getpid() * 97 + 31 * step) % (low - 15000 - count) for step in range(500)):
+        with contextlib.ExitStack() as held:
+            try:
+                for port in range(first, first + count + 1):
+                    sock = held.enter_context(socket.socket())
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    sock.bind(("", port))
+            except OSError:
+                continue
+            return list(range(first, first + count))
+    raise AssertionError("no free ports")
 
 
 def need(*tools: str) -> None:
@@ -209,19 +220,50 @@ def test_mpirun_with_two_ranks_on_a_node_probes_it_once(tmp_path: Path) -> None:
     assert done.stdout.count('"schema"') == 1
 
 
-def test_torchrun_starts_it_on_every_node(tmp_path: Path) -> None:
-    if importlib.util.find_spec("torch") is None:
-        pytest.skip("torch is not installed beside diag")
-    env = environment(tmp_path)
+def torchrun_two_nodes(tmp_path: Path, env: dict[str, str]) -> None:
+    """Start `diag run` with torchrun on two nodes; fails with what every process printed."""
+    logs = [(tmp_path / f"torchrun{rank}.log").open("w") for rank in range(2)]
     nodes = [
         subprocess.Popen(
             [sys.executable, "-m", "torch.distributed.run", "--no-python", "--nnodes", "2", "--nproc-per-node", "2", "--node-rank", str(rank),
              "--master-addr", "127.0.0.1", "--master-port", env["MASTER_PORT"], "diag", "run", "--quiet", *PROBE, "--out", str(tmp_path / "out")],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path,
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=tmp_path,
             env={name: value for name, value in env.items() if not name.startswith("MASTER")},
         )
-        for rank in range(2)
+        for rank, log in enumerate(logs)
     ]  # fmt: skip
+    try:
+        codes = [node.wait(timeout=120) for node in nodes]
+    finally:
+        for node, log in zip(nodes, logs, strict=True):
+            node.kill()
+            log.close()
+    said = "\n".join(f"--- node {rank}\n{Path(log.name).read_text()}" for rank, log in enumerate(logs))
+    assert codes == [0, 0], said
 
-    assert [node.wait(timeout=120) for node in nodes] == [0, 0]
+
+def test_torchrun_starts_it_on_every_node(tmp_path: Path) -> None:
+    needs_torch()
+    env = environment(tmp_path)
+
+    torchrun_two_nodes(tmp_path, env)
+
     check(job_report(tmp_path / "out"), "torchrun")
+
+
+def test_another_program_on_the_port_beside_torchrun_s_is_no_fault_of_the_job(tmp_path: Path) -> None:
+    """torchrun's store holds MASTER_PORT, so the nodes meet on the next one, unless somebody else has it."""
+    needs_torch()
+    env = environment(tmp_path)
+    beside = int(env["MASTER_PORT"]) + 1
+    with socket.create_server(("", beside)):
+        torchrun_two_nodes(tmp_path, env)
+
+    check(job_report(tmp_path / "out"), "torchrun")
+    follower = json.loads((tmp_path / "out" / "report-node1.json").read_text())
+    assert follower["facts"]["network"]["links"]["meeting"]["port"] in (beside + 1, beside + 2)
+
+
+def needs_torch() -> None:
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed beside diag")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from diag.cli.main import app
 from diag.diagnose.pipeline import explain
 from diag.model import Status
 from diag.observe.links.launchers import by_hand
+from diag.observe.links.meeting import Gathering, join
 from diag.observe.links.place import describe
 from diag.observe.links.session import run_links
 
@@ -134,6 +137,40 @@ def test_another_program_on_the_port_is_told(tmp_path: Path) -> None:
         "greeting",
         "silent",
     )
+
+
+def test_a_welcome_that_a_lossy_link_holds_back_is_waited_for() -> None:
+    """The master has counted the node in: a second try would come too late. A relay keeps what the master says for 4 s."""
+    port, relay_port = free_port(), free_port()
+    layouts = [by_hand(2, rank, f"127.0.0.1:{port}", {}) for rank in range(2)]
+    master = Gathering(port, describe(layouts[0], {}, "1"))
+
+    def pump(source: socket.socket, target: socket.socket, late: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if late and b"welcome" in data:
+                    time.sleep(4.0)
+                target.sendall(data)
+
+    def relay(listener: socket.socket) -> None:
+        near, _ = listener.accept()
+        with near, socket.create_connection(("127.0.0.1", port)) as far:
+            threading.Thread(target=pump, args=(near, far, False), daemon=True).start()
+            pump(far, near, True)
+
+    with socket.create_server(("127.0.0.1", relay_port)) as listener:
+        threading.Thread(target=relay, args=(listener,), daemon=True).start()
+        try:
+            wire, _, trace = join(
+                "127.0.0.1", relay_port, describe(layouts[1], {}, "1"), time.monotonic() + 20
+            )
+        finally:
+            master.close()
+
+    assert wire is not None, trace
+    assert (trace["tries"], trace["outcome"]) == (1, "ok")
+    assert 1 in master.cards
+    wire.close()
 
 
 @pytest.mark.parametrize("hand_in", [(0, 1, 2), (0, 2)])

@@ -320,6 +320,26 @@ def test_one_variable_is_changed_to_tell_the_cause() -> None:
     assert [(one["set"], one["right"]) for one in told["changed"]] == [({"GLOO_SOCKET_IFNAME": "lo"}, True)]
 
 
+def test_an_experiment_on_machines_too_busy_to_start_it_proves_nothing_and_is_the_last() -> None:
+    phases: list[str] = []
+
+    def order(orders: dict[int, Facts], within_s: float, phase: str) -> dict[int, Facts]:
+        phases.append(phase)
+        if phase == "finding a free port":
+            return {rank: {"port": 1} for rank in orders}
+        failed = {"right": None, "phase": "gloo communicator", "message": "no end before the deadline"}
+        late = {"right": None, "phase": "import torch", "message": "still being imported", "slow_start": True}
+        return {rank: {"result": late if rank and one["env"] else failed} for rank, one in orders.items()}
+
+    cards = able(healthy(4))["nodes"]
+    told = climb("gloo", range(4), {rank: cards[str(rank)] for rank in range(4)}, order, deep=False)
+
+    assert phases.count("the gloo all-reduce") == 2
+    assert (told["changed"], told["pairs"]) == ([], {})
+    assert told["untried"][0] == "GLOO_SOCKET_IFNAME"
+    assert len(told["untried"]) == 1 + 6
+
+
 @needs_torch
 def test_pairs_are_tried_where_no_variable_helps() -> None:
     nodes = Nodes(3, ("link.all-reduce",), {2: {"GLOO_SOCKET_IFNAME": "nope0"}})

@@ -37,6 +37,8 @@ def answer(run: ProbeRun, probe: str) -> Finding:
     [
         ("bad.sleeps", Status.UNKNOWN, Reason.TIMEOUT, "that it hangs is itself a finding"),
         ("bad.ignores-term", Status.UNKNOWN, Reason.TIMEOUT, "hung and was killed"),
+        ("bad.spins", Status.UNKNOWN, Reason.TIMEOUT, "the processors are overloaded"),
+        ("bad.slow-work", Status.OK, None, "came to its end"),
         ("bad.forks", Status.OK, None, "answered"),
         ("bad.garbage", Status.UNKNOWN, Reason.UNPARSABLE, "it said: the reason"),
         ("bad.chatty", Status.OK, None, "lie: False"),
@@ -72,6 +74,7 @@ def test_all_of_them_together_stay_within_the_total(package: str) -> None:
     assert {one.probe for one in run.findings if one.status is Status.OK} == {
         "bad.forks",
         "bad.chatty",
+        "bad.slow-work",
         "good.tool",
     }
     assert len(run.gaps) >= 7

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from diag.diagnose.stuck.ras import PROBE as RAS
+from diag.diagnose.stuck.store import PROBE as STORE
 from diag.diagnose.stuck.verdict import PROBE
 from diag.model import Finding, Unexplained
 
@@ -23,7 +25,7 @@ OTHERWISE = (
 
 def standing_unexplained(findings: Sequence[Finding]) -> Unexplained | None:
     """None where nothing stands still."""
-    standing = [one for one in findings if one.probe == PROBE and one.data.get("unexplained")]
+    standing = [one for one in findings if one.probe in (PROBE, RAS, STORE) and one.data.get("unexplained")]
     if not standing:
         return None
     kinds = {str(one.data.get("kind")) for one in standing}

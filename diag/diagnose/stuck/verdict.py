@@ -12,6 +12,8 @@ from typing import Any
 from diag.diagnose.ranges import fold
 from diag.diagnose.stuck.process import PROBE as PROCESS
 from diag.diagnose.stuck.process import STUCK_S
+from diag.diagnose.stuck.ras import PROBE as RAS
+from diag.diagnose.stuck.ras import judge_ras
 from diag.model import Finding, Status
 
 PROBE = "attach.verdict"
@@ -42,8 +44,8 @@ def judge_jobs(findings: Sequence[Finding]) -> list[Finding]:
 
 def judge_together(findings: Sequence[Finding]) -> list[Finding]:
     """All findings, with the verdicts over the processes of all nodes: what each node concluded alone gives way."""
-    kept = [one for one in findings if one.probe not in (PROBE, PLACES)]
-    return kept + judge_jobs(kept)
+    kept = [one for one in findings if one.probe not in (PROBE, PLACES, RAS)]
+    return kept + judge_jobs(kept) + judge_ras(kept)
 
 
 def _judge(ranks: Sequence[Data]) -> list[Finding]:

@@ -30,6 +30,8 @@ class Layout:
     world_size: int | None = None
     hosts: tuple[str, ...] = ()
     """Node names by node rank, where the launcher tells them."""
+    spare_ports: tuple[int, ...] = ()
+    """Where the nodes meet instead if another program holds `port`: only where we, not the launcher, have chosen it."""
     note: str = ""
 
     @property
@@ -96,6 +98,7 @@ def _torchrun(env: Mapping[str, str], hostname: str) -> Layout:
         "torchrun", _number(env, "GROUP_WORLD_SIZE"), _number(env, "GROUP_RANK"), _number(env, "LOCAL_RANK") or 0,
         rank=_number(env, "RANK"), world_size=_number(env, "WORLD_SIZE"),
         port=port + 1 if port is not None and taken else None,
+        spare_ports=(port + 2, port + 3) if port is not None and taken else (),
         note=f"torchrun's own store holds port {port}; the nodes meet on {port + 1}" if port is not None and taken else "",
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from diag.observe.links.ladder import dial, source_address
@@ -17,17 +18,25 @@ from diag.system.processes import list_processes, read_descriptors, read_tcp_soc
 
 CONNECT_S = 3.5
 GREETING_S = 3.0
+WELCOME_S = 10.0
+"""Once the card is sent the master counts this node in: who gave up before its answer comes through a lossy link would be too late."""
 PAUSE_S = 0.3
 FINAL = ("rank-taken", "rank-out-of-range", "wrong-protocol", "own-loopback", "too-late")
 """Answers that waiting does not change."""
+ELSEWHERE = ("refused", "silent", "wrong-program", "closed")
+"""Outcomes on a port that the master may have found taken: its own spare ports are tried then."""
 SLOW = ("timeout", "unroutable", "nobody-home")
 """Outcomes that take the whole of CONNECT_S to see."""
 
 Trace = dict[str, Any]
 
 
-def join(host: str, port: int, card: Card, deadline: float) -> tuple[Wire | None, str | None, Trace]:
+def join(
+    host: str, port: int, card: Card, deadline: float, spares: Sequence[int] = ()
+) -> tuple[Wire | None, str | None, Trace]:
     """Reach the master before the deadline: (connection, the address it has for us, what was tried).
+
+    `spares`: ports on which the master may listen instead, looked at where somebody else's program may hold `port`.
 
     The trace: {host, port, steps [{stage, outcome, detail}], ended_at, outcome, detail, tries, took_s}; stages are name,
     address, route, tcp, greeting and welcome.
@@ -37,10 +46,15 @@ def join(host: str, port: int, card: Card, deadline: float) -> tuple[Wire | None
     tries = 0
     while True:
         tries += 1
-        wire, address, steps = _attempt(host, port, card, deadline)
+        at, (wire, address, steps) = port, _attempt(host, port, card, deadline)
+        for spare in spares if wire is None and steps[-1]["outcome"] in ELSEWHERE else ():
+            met = _attempt(host, spare, card, deadline)
+            if met[0] is not None:
+                at, (wire, address, steps) = spare, met
+                break
         last = steps[-1]
         trace: Trace = {
-            "host": host, "port": port, "steps": steps, "ended_at": last["stage"], "outcome": last["outcome"],
+            "host": host, "port": at, "steps": steps, "ended_at": last["stage"], "outcome": last["outcome"],
             "detail": last["detail"], "tries": tries, "took_s": round(time.monotonic() - begin, 2),
         }  # fmt: skip
         left = deadline - time.monotonic() - PAUSE_S
@@ -88,7 +102,7 @@ def _attempt(
             )
         return None, None, steps
     try:
-        _introduce(wire, card, step)
+        _introduce(wire, card, step, deadline)
     except TimeoutError:
         step(
             "greeting",
@@ -105,9 +119,8 @@ def _attempt(
     return None, None, steps
 
 
-def _introduce(wire: Wire, card: Card, step: Any) -> None:
-    deadline = time.monotonic() + GREETING_S
-    hello = read_greeting(wire, deadline)
+def _introduce(wire: Wire, card: Card, step: Any, end: float) -> None:
+    hello = read_greeting(wire, time.monotonic() + GREETING_S)
     if hello.get("protocol") != PROTOCOL:
         step(
             "greeting",
@@ -115,8 +128,9 @@ def _introduce(wire: Wire, card: Card, step: Any) -> None:
             f"the master runs diag {hello.get('version')}, this node {card['version']}",
         )
         return
-    wire.send(card, deadline)
-    answer = wire.receive(deadline)
+    patience = max(GREETING_S, min(WELCOME_S, end - time.monotonic()))
+    wire.send(card, time.monotonic() + GREETING_S)
+    answer = wire.receive(time.monotonic() + patience)
     if answer.get("refused") == "not-the-master":
         step("greeting", "not-the-master", f"node {hello.get('rank')} answers, which is not the master")
     elif answer.get("refused"):
@@ -128,10 +142,11 @@ def _introduce(wire: Wire, card: Card, step: Any) -> None:
 class Gathering:
     """The master's side: accepts nodes until all came or the deadline passes."""
 
-    def __init__(self, port: int, card: Card) -> None:
-        """Listen. Raises OSError where the port is taken."""
+    def __init__(self, port: int, card: Card, spares: Sequence[int] = ()) -> None:
+        """Listen on the first port that is free. Raises OSError where all are taken."""
         self._card = card
-        self._listener = open_listener(port, small=True)
+        self._listener = _first_free((port, *spares))
+        self.port = int(self._listener.getsockname()[1])
         self._lock = threading.Condition()
         self.wires: dict[int, Wire] = {}
         self.cards: dict[int, Card] = {card["node_rank"]: card}
@@ -221,6 +236,13 @@ class Gathering:
                 self._card.setdefault("address", mine)
             self._lock.notify_all()
         return refusal
+
+
+def _first_free(ports: Sequence[int]) -> socket.socket:
+    for port in ports[:-1]:
+        with contextlib.suppress(OSError):
+            return open_listener(port, small=True)
+    return open_listener(ports[-1], small=True)
 
 
 def _is_card(card: Message) -> bool:

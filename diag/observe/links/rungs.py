@@ -54,6 +54,7 @@ def climb(
     if len(able) < 2:
         return {}
     steps = ["ring", "captured"] if backend == "nccl" else ["ring"]
+    begin = time.monotonic()
     told: Facts = {
         "all": _named(_run([able], backend, steps, cards, order)),
         "pairs": {},
@@ -62,12 +63,20 @@ def climb(
     }
     if _right(told["all"]) or any(one.get("absent") or one.get("slow_start") for one in told["all"].values()):
         return told
-    end = time.monotonic() + (DEEP_CLIMB_S if deep else CLIMB_S)
+    # An experiment takes about as long as the first one; who starts one later than that is not done in time.
+    now = time.monotonic()
+    end = now + (DEEP_CLIMB_S if deep else CLIMB_S) - min(now - begin, COLLECTIVE_S)
     for change in _changes(backend, able, cards):
         if time.monotonic() > end:
             told["untried"].append(", ".join(change["set"]))
             continue
         results = _named(_run([able], backend, steps, cards, order, change["by_rank"]))
+        if any(one.get("slow_start") for one in results.values()):
+            told["untried"].append(
+                ", ".join(change["set"])
+            )  # it tells nothing, and the next one would not either
+            end = 0.0
+            continue
         told["changed"].append(
             {"set": change["set"], "cause": change["cause"], "right": _right(results), "results": results}
         )

@@ -153,8 +153,8 @@ class Service:
             case "clock":
                 wire.send({"time_s": time.time()}, deadline)
             case "sink":
-                count, seconds = wire.drain(deadline)
-                wire.send({"bytes": count, "seconds": seconds}, deadline)
+                count, seconds, best = wire.drain(deadline)
+                wire.send({"bytes": count, "seconds": seconds, "best": best}, deadline)
                 raise Closed
             case _:
                 raise Foreign(str(request)[:40])

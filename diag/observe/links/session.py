@@ -93,6 +93,7 @@ def run_links(
         service.close()
         if workers is not None:
             workers.transfer({"step": "close"})
+    port = facts.pop("port", port)
     return {
         "nnodes": layout.nnodes, "node_rank": layout.node_rank, "launcher": layout.launcher, **facts,
         "master": {"host": layout.master_host, "port": port}, "knocks": [*facts.get("knocks", []), *knocks],
@@ -125,11 +126,12 @@ def _nothing(**more: Any) -> Facts:
 def _lead(job: _Job, deadline: float) -> Facts:
     begin = time.monotonic()
     try:
-        gathering = Gathering(job.layout.port or 0, job.card)
+        gathering = Gathering(job.layout.port or 0, job.card, job.layout.spare_ports)
     except OSError as error:
         who = who_listens(job.layout.port or 0)
         return _nothing(taken={"who": who, "error": error.strerror}, nodes={"0": job.card})
-    job.talk(f"waiting for {job.card['nnodes'] - 1} more nodes on port {job.layout.port}")
+    job.card["extra_port"] = gathering.port
+    job.talk(f"waiting for {job.card['nnodes'] - 1} more nodes on port {gathering.port}")
     try:
         gathering.wait(deadline)
         met_s = time.monotonic() - begin
@@ -145,7 +147,7 @@ def _lead(job: _Job, deadline: float) -> Facts:
             met=bool(gathering.wires), missing=missing, nodes={str(rank): card for rank, card in sorted(gathering.cards.items())},
             sent_away=gathering.sent_away, links=lead.links, silent=lead.silent, collectives=lead.collectives,
             transfer=lead.transfer, knocks=lead.knocks, meeting_s=round(met_s, 1), incident=uuid.uuid4().hex,
-            unmeasured=lead.unmeasured,
+            unmeasured=lead.unmeasured, port=gathering.port,
         )  # fmt: skip
         lead.farewell(facts)
         return facts
@@ -160,7 +162,7 @@ def _follow(job: _Job, deadline: float) -> Facts:
     host, port = job.layout.master_host or "", job.layout.port or 0
     own = job.layout.node_rank or 0
     job.talk(f"meeting the others at {host}:{port}")
-    wire, address, trace = join(host, port, job.card, deadline)
+    wire, address, trace = join(host, port, job.card, deadline, job.layout.spare_ports)
     if wire is None:
         return _nothing(steps=trace, nodes={str(own): job.card})
     nodes: dict[int, Card] = {}

@@ -13,6 +13,8 @@ PROTOCOL = 2
 HELLO = "diag-links"
 MAX_LINE_BYTES = 64 << 20
 MAX_GREETING_BYTES = 4096
+MOMENT_S = 0.02
+"""The shortest time over which a rate is told: long enough for full windows, shorter than a processor's time slices."""
 
 Message = dict[str, Any]
 
@@ -74,17 +76,24 @@ class Wire:
             left -= len(self._read(deadline, min(left, 1 << 18)))
         return count
 
-    def drain(self, deadline: float) -> tuple[int, float]:
-        """(bytes, seconds) that arrive until the other side stops sending or the deadline passes."""
-        total = len(self._rest)
+    def drain(self, deadline: float) -> tuple[int, float, float]:
+        """(bytes, seconds, bytes a second in the best moment) until the other side stops sending or the deadline passes.
+
+        The best moment is what the link carries: a machine without a free processor interrupts both ends at any time.
+        """
+        total = mark = len(self._rest)
         self._rest.clear()
-        begin = last = time.monotonic()
+        begin = last = start = time.monotonic()
+        best = 0.0
         try:
             while True:
                 total += len(self._read(deadline, 1 << 20))
                 last = time.monotonic()
+                if last - start >= MOMENT_S:
+                    best = max(best, (total - mark) / (last - start))
+                    mark, start = total, last
         except (Closed, TimeoutError):
-            return total, last - begin
+            return total, last - begin, best
 
     def close(self) -> None:
         """End the connection."""

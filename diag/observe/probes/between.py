@@ -88,7 +88,9 @@ class Between:
         )
         answer = run_worker(setup, self._python, "meet.py", {**order, "round_s": MEET_S})
         if answer["failed"] is not None:
-            return {"phase": "start", "message": answer["failed"]["message"] or answer["failed"]["reason"]}
+            failed = answer["failed"]
+            late = {"slow_start": True} if failed["reason"] == "timeout" else {}
+            return {"phase": "start", "message": failed["message"] or failed["reason"], **late}
         return _result(answer["ranks"][0], self._python)
 
     def transfer(self, order: dict[str, Any]) -> dict[str, Any]:

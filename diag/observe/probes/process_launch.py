@@ -17,7 +17,8 @@ from diag.observe.probes.wording import count, listed
 from diag.system import Root
 from diag.system.jobs import JobProcess, entry_point, find_job, hidden_pythons
 from diag.system.processes import list_processes, read_descriptors, read_process, read_tcp_sockets
-from diag.system.pyspy import PTRACE_REMEDY, Stacks, dump_stacks
+from diag.system.pyspy import PTRACE_REMEDY, dump_stacks
+from diag.system.stacks import Stacks
 
 ID = "process.launch"
 MOST = 64

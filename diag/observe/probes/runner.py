@@ -169,8 +169,11 @@ class _Run:
             return [_unknown(probe.id, Reason.TIMEOUT, _NO_TIME, remedy=_MORE_TIME)], None
         limit_s = min(probe.timeout_s + START_S, left)
         argv = [sys.executable, CHILD, probe.id, self._package]
-        outcome = run_command(argv, timeout_s=limit_s, stdin=self._setup, answer_fd=True, stop=self._stop)
-        facts, trouble = read_answer(probe, outcome, limit_s)
+        grace_s = max(0.0, min(limit_s, left - limit_s))
+        outcome = run_command(
+            argv, timeout_s=limit_s, stdin=self._setup, answer_fd=True, stop=self._stop, grace_s=grace_s
+        )
+        facts, trouble = read_answer(probe, outcome, outcome.duration_s if outcome.starved else limit_s)
         if facts is None:
             return [trouble or _unknown(probe.id, Reason.CRASHED, "no answer")], None
         return judged(probe, facts), facts
@@ -228,6 +231,11 @@ def read_answer(probe: Probe, outcome: Outcome, limit_s: float) -> tuple[Facts |
     if outcome.stuck:
         text = f"{probe.title}: hung in the kernel and could not even be killed; left behind after {limit_s:.0f} s"
         return None, _unknown(probe.id, Reason.TIMEOUT, text, stuck=True, limit_s=round(limit_s, 1))
+    if outcome.starved:
+        text = f"{probe.title}: still at work after {limit_s:.0f} s and killed: the processors are overloaded"
+        return None, _unknown(
+            probe.id, Reason.TIMEOUT, text, limit_s=round(limit_s, 1), remedy=_MORE_TIME, starved=True
+        )
     if outcome.timed_out:
         text = f"{probe.title}: hung and was killed after {limit_s:.0f} s; that it hangs is itself a finding"
         return None, _unknown(probe.id, Reason.TIMEOUT, text, limit_s=round(limit_s, 1))

@@ -26,6 +26,8 @@ class Look:
 
     host: str
     processes: list[dict[str, Any]] = field(default_factory=list)
+    ras: list[dict[str, Any]] = field(default_factory=list)
+    """What NCCL's RAS services on this node say of the job: `ras.compare` with their address; or {address, error}."""
     gaps: tuple[Gap, ...] = ()
     duration_s: float = 0.0
     taken_s: float = 0.0
@@ -53,11 +55,13 @@ def look_at_launches(
 ) -> Look:
     """Look at this node's launches, or at the given processes and all below them. Never raises for what it finds."""
     begin, taken = time.monotonic(), time.time()
-    setup = json.dumps({"root": root, "pids": list(pids), "span_s": min(span_s, timeout_s)}).encode()
+    setup = json.dumps(
+        {"root": root, "pids": list(pids), "span_s": min(span_s, timeout_s), "limit_s": timeout_s}
+    ).encode()
     outcome = run_command(
         [sys.executable, CHILD], timeout_s=timeout_s + START_S, stdin=setup, answer_fd=True, stop=stop
     )
-    processes, gaps, done = [], [], False
+    processes, ras, gaps, done = [], [], [], False
     for line in outcome.answer.splitlines():
         try:
             told = json.loads(line)
@@ -65,6 +69,8 @@ def look_at_launches(
             continue  # the last line of a child that was killed
         if "process" in told:
             processes.append(told["process"])
+        if "ras" in told:
+            ras.append(told["ras"])
         done = done or bool(told.get("done"))
         if told.get("hidden"):
             shown = ", ".join(told["hidden"][:6])
@@ -78,7 +84,16 @@ def look_at_launches(
         what = "the look at the processes did not end in time; those missing were not looked at"
         gaps.append(Gap(what, Reason.TIMEOUT.value, "diag attach --timeout SECONDS, or one PID alone"))
     gaps += _refused(processes)
-    return Look(socket.gethostname(), processes, tuple(gaps), time.monotonic() - begin, taken)
+    gaps += [
+        Gap(
+            f"NCCL's RAS at {one['address']} was not heard: {one['error']}",
+            Reason.TIMEOUT.value,
+            "ncclras -v, by hand",
+        )
+        for one in ras
+        if "error" in one
+    ]
+    return Look(socket.gethostname(), processes, ras, tuple(gaps), time.monotonic() - begin, taken)
 
 
 def _refused(processes: Sequence[dict[str, Any]]) -> list[Gap]:

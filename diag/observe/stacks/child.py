@@ -33,7 +33,7 @@ def main() -> None:
 
     setup = json.loads(sys.stdin.read())
     try:
-        collect(Root(setup["root"]), setup["pids"], setup["span_s"], tell)
+        collect(Root(setup["root"]), setup["pids"], setup["span_s"], tell, setup["limit_s"])
     except BaseException as error:  # noqa: BLE001 - whatever ends the look is told
         tell({"error": f"{type(error).__name__}: {error}"[:500]})
     finally:

@@ -15,10 +15,12 @@ from typing import Any
 
 from diag.model import Reason
 from diag.observe.stacks.look import describe, sample
+from diag.observe.stacks.ras_job import ask_again, ask_first
 from diag.system import Root
 from diag.system.jobs import JobProcess, find_job, hidden_pythons
 from diag.system.processes import Process, list_processes, read_environment
-from diag.system.pyspy import Frame, Stacks, ThreadStack, dump_stacks
+from diag.system.pyspy import dump_stacks
+from diag.system.stacks import Frame, Stacks, ThreadStack
 
 MOST = 256
 AT_ONCE = 4
@@ -34,7 +36,7 @@ COMPUTES = ("rank", "worker", "engine")
 Tell = Callable[[dict[str, Any]], None]
 
 
-def collect(root: Root, pids: Sequence[int], span_s: float, tell: Tell) -> None:
+def collect(root: Root, pids: Sequence[int], span_s: float, tell: Tell, limit_s: float = 25.0) -> None:
     """Look until something is known about everybody, at most for about `span_s` seconds, then tell each process."""
     begin = time.monotonic()
     everything = list_processes(root)
@@ -46,6 +48,7 @@ def collect(root: Root, pids: Sequence[int], span_s: float, tell: Tell) -> None:
     _tell_present(root, everybody, looks)
     pairs = list(zip(members, looks, strict=True))
     wait = Event()
+    questions = ask_first(looks, begin + limit_s)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for number in range(64):
             below = _children(everything)
@@ -60,6 +63,8 @@ def collect(root: Root, pids: Sequence[int], span_s: float, tell: Tell) -> None:
             [look["samples"][0], *look["samples"][-2:]] if len(look["samples"]) > 3 else look["samples"]
         )
         tell({"process": look})
+    for answer in ask_again(questions, begin + limit_s):
+        tell({"ras": answer})
     tell({"done": True})
 
 

@@ -10,6 +10,7 @@ import re
 import time
 from typing import Any
 
+from diag.observe.stacks.ras import address_of
 from diag.system import Root
 from diag.system.jobs import JobProcess
 from diag.system.processes import (
@@ -46,6 +47,7 @@ def describe(root: Root, member: JobProcess) -> dict[str, Any]:
     sockets = [one for one in read_tcp_sockets(root, pid) if one.inode in inodes] if inodes else []
     chosen = {name: value for name, value in (environment or {}).items() if _VARIABLES.match(name)}
     status = root.read(f"/proc/{pid}/status") or ""
+    ras_host, ras_port = address_of(chosen.get("NCCL_RAS_ADDR"))
     return {
         "pid": pid, "parent": process.ppid, "who": member.label, "framework": member.framework, "role": member.role,
         "rank": member.rank, "launch": member.launch, "age_s": round(max(0.0, time.time() - process.start_s), 1),
@@ -55,6 +57,9 @@ def describe(root: Root, member: JobProcess) -> dict[str, Any]:
         "peers": sorted({f"{s.remote}:{s.remote_port}" for s in sockets if s.state == "ESTABLISHED"})[:MOST_NAMES],
         "half_closed": sorted({f"{s.remote}:{s.remote_port}" for s in sockets if s.state == "CLOSE_WAIT"})[:MOST_NAMES],
         "listening": sorted({s.local_port for s in sockets if s.state == "LISTEN"})[:MOST_NAMES],
+        "ras": [ras_host, ras_port] if any(s.state == "LISTEN" and s.local_port == ras_port for s in sockets) else None,
+        "here": root.link(f"/proc/{pid}/ns/net") == root.link("/proc/self/ns/net"),
+        "pids": sorted({pid, *map(int, re.findall(r"\d+", (re.search(r"^NSpid:.*", status, re.M) or [""])[0]))}),
         "limits": _limits(root, pid), "cpus_allowed": _field(status, "Cpus_allowed_list"), "cpus": os.cpu_count(), "cgroup": _cgroup(root, pid),
         "samples": [],
     }  # fmt: skip
