@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 from diag.diagnose.evidence import Evidence
 from diag.diagnose.matching import ClauseMatch
+from diag.diagnose.whois import distinct
 from diag.model import Culprit, Finding, Observation
 
 MAX_WORLD = 100_000
+NODE_LAYERS = ("driver", "hardware")
+"""Layers whose causes lie in the machine, not in the pod or container that met them."""
 
 
 def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], evidence: Evidence) -> Culprit:
@@ -34,18 +37,13 @@ def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], ev
         rank = missing.pop() if len(missing) == 1 else _busy(matches, lines) if blame == "silent" else None
         ended = None
     if rank is None and not blame:
-        rank = _rank_of_gpu(first, evidence)
-    if ended is not None and rank is None and not any(line.origin.rank is not None for line in lines):
+        rank = _rank_of_gpu(lines, evidence)
+    if ended is not None and rank is None and not any(evidence.who.rank_of(line) is not None for line in lines):
         told = [_number(ended, name) for name in ("rank", "rank2", "local_rank")]
         rank = next((number for number in told if number is not None), None)
-    host = _host(lines, rank, evidence)
-    if blame:
-        host = evidence.host_of_rank(rank) if rank is not None else _quiet_host(lines, evidence)
-    if host is None and ended is not None and "host" in ended.fields:
-        host = str(ended.fields["host"])
-    if host is None and (not blame or rank is not None) and len(evidence.all_hosts) == 1:
-        host = next(iter(evidence.all_hosts))
-    item = evidence.file_of(first)
+    host = _whose_host(lines, rank, ended, blame, evidence)
+    if host is not None and matches[0].playbook.layer in NODE_LAYERS:
+        host = evidence.who.node_of(host)
     phase = item.phase_at(first) if item is not None else None
     processes = {line.origin.process for line in lines if line.origin.process}
     return Culprit(
@@ -53,10 +51,23 @@ def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], ev
         host=host,
         process=processes.pop() if len(processes) == 1 else None,
         component=None,
-        gpu=_number(first, "gpu"),
+        gpu=_gpu(lines),
         link=_link(lines),
         phase=phase.value if phase is not None else None,
     )
+
+
+def _whose_host(
+    lines: Sequence[Observation], rank: int | None, ended: Observation | None, blame: str, evidence: Evidence
+) -> str | None:
+    host = _host(lines, rank, evidence)
+    if blame:
+        host = evidence.host_of_rank(rank) if rank is not None else _quiet_host(lines, evidence)
+    if host is None and ended is not None and "host" in ended.fields:
+        host = str(ended.fields["host"])
+    if host is None and (not blame or rank is not None) and len(evidence.all_hosts) == 1:
+        host = next(iter(evidence.all_hosts))
+    return host
 
 
 def _of_findings(findings: Sequence[Finding]) -> Culprit:
@@ -111,7 +122,15 @@ def _rank(lines: Sequence[Observation], evidence: Evidence, ended: Observation |
     captured = {rank for line in lines if (rank := _number(line, "rank")) is not None}
     if len(captured) == 1:
         return captured.pop()
-    ranks = {line.origin.rank for line in lines if line.origin.rank is not None}
+    who = evidence.who
+    processes = {
+        who.rank_of_pid(line.origin.source, line.origin.host, pid)
+        for line in lines
+        if (pid := _number(line, "pid")) is not None
+    } - {None}
+    if len(processes) == 1:
+        return processes.pop()
+    ranks = {rank for line in lines if (rank := who.rank_of(line)) is not None}
     if len(ranks) == 1:
         return ranks.pop()
     if ended is not None and _number(ended, "rank") in ranks:
@@ -119,23 +138,27 @@ def _rank(lines: Sequence[Observation], evidence: Evidence, ended: Observation |
     everyone = {
         one.origin.rank for item in evidence.files for one in item.observations if one.origin.rank is not None
     }
-    if 1 < len(ranks) < len(everyone):
-        first = _first(lines)
-        if len({line.origin.source for line in lines}) == 1:
-            return first.origin.rank  # some of the ranks complain into one file: the first of them began it
-        others = [line for line in lines if line.origin.rank != first.origin.rank]
-        gap = min((line.origin.time_s or 0.0) for line in others) - (first.origin.time_s or 0.0)
-        if first.origin.time_s is not None and gap > 1.0:
-            return first.origin.rank
-    return None
+    return _first_of_some(lines, evidence) if 1 < len(ranks) < len(everyone) else None
+
+
+def _first_of_some(lines: Sequence[Observation], evidence: Evidence) -> int | None:
+    """The rank that began it, where some of the ranks complain."""
+    first = _first(lines)
+    rank = evidence.who.rank_of(first)
+    if len({line.origin.source for line in lines}) == 1:
+        return rank  # into one file: whose line stands first
+    others = [line for line in lines if evidence.who.rank_of(line) != rank]
+    gap = min((line.origin.time_s or 0.0) for line in others) - (first.origin.time_s or 0.0)
+    return rank if first.origin.time_s is not None and gap > 1.0 else None
 
 
 def _silent(lines: Sequence[Observation], evidence: Evidence) -> set[int]:
     """The ranks of the launch that do not complain."""
-    complaining = {line.origin.rank for line in lines if line.origin.rank is not None}
+    complaining = {rank for line in lines if (rank := evidence.who.rank_of(line)) is not None}
     told = evidence.facts.get("launch.world_size", [])
-    if told and told[-1].isdigit() and int(told[-1]) <= MAX_WORLD:
-        world = set(range(int(told[-1])))
+    size = int(told[-1]) if told and told[-1].isdigit() else evidence.who.world
+    if size is not None and size <= MAX_WORLD:
+        world = set(range(size))
     else:
         seen = (one.origin.rank for item in evidence.files for one in item.observations)
         world = {rank for rank in seen if rank is not None}
@@ -152,10 +175,20 @@ def _busy(matches: Sequence[ClauseMatch], lines: Sequence[Observation]) -> int |
     return workers.pop() if complaining and len(workers) == 1 and not workers & complaining else None
 
 
-def _rank_of_gpu(first: Observation, evidence: Evidence) -> int | None:
+def _gpu(lines: Sequence[Observation]) -> int | None:
+    told = {gpu for line in lines if (gpu := _number(line, "gpu")) is not None}
+    return told.pop() if len(told) == 1 else None
+
+
+def _rank_of_gpu(lines: Sequence[Observation], evidence: Evidence) -> int | None:
     """On one node rank N has GPU N; GPU 0 tells nothing, since a process that sees one GPU calls it 0."""
-    gpu = _number(first, "gpu")
-    return gpu if gpu and first.origin.rank is None and len(evidence.all_hosts) <= 1 else None
+    gpu = _gpu(lines)
+    if not gpu or any(evidence.who.rank_of(line) is not None for line in lines):
+        return None
+    if len(evidence.all_hosts) <= 1:
+        return gpu
+    hosts = {line.origin.host for line in lines}
+    return evidence.who.rank_of_gpu(hosts.pop(), gpu) if len(hosts) == 1 else None
 
 
 def _quiet_host(lines: Sequence[Observation], evidence: Evidence) -> str | None:
@@ -177,19 +210,27 @@ def _odd(lines: Sequence[Observation]) -> set[int]:
 
 
 def _host(lines: Sequence[Observation], rank: int | None, evidence: Evidence) -> str | None:
-    captured = {str(line.fields["culprit_host"]) for line in lines if line.fields.get("culprit_host")}
+    captured = {
+        str(line.fields[name])
+        for line in lines
+        for name in ("culprit_host", "culprit_host2")
+        if line.fields.get(name)
+    }
     if len(captured) == 1:
         return captured.pop()
-    hosts = {line.origin.host for line in lines if line.origin.host}
+    hosts = distinct({line.origin.host for line in lines if line.origin.host}, evidence.who)
+    if len(hosts) > 1:  # who complains of its own device knows more than who complains of a peer
+        own = {line.origin.host for line in lines if line.origin.host and "peer" not in line.fields}
+        hosts = distinct(own, evidence.who) if own else hosts
     if len(hosts) == 1:
         return hosts.pop()
-    if hosts:
-        return None
     known = evidence.host_of_rank(rank)
+    if hosts:
+        return known if known in hosts else None
     if known:
         return known
     first = _first(lines)
-    files = {line.origin.source for line in lines if rank is None or line.origin.rank == rank}
+    files = {line.origin.source for line in lines if rank is None or evidence.who.rank_of(line) == rank}
     item = evidence.file_of(first)
     return item.host_at(first.order) if len(files) == 1 and item is not None else None
 

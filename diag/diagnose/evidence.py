@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from diag.diagnose.whois import Whois, distinct, introduce
 from diag.model import Finding, Observation, Phase
 from diag.observe.logs.filestate import FileReading
 
@@ -36,15 +37,20 @@ class FileEvidence:
     exceptions: list[Observation] = field(default_factory=list)
     other_runs: int = 0
     earlier_failed: int = 0
+    named_host: str | None = None
+    """The machine that the file's name tells, seen beside the other files' names."""
 
     @property
     def own_host(self) -> str | None:
         """The machine the file was written on, if its lines, itself or its name tell exactly one; names before addresses."""
         for hosts in (self.hosts, {place for _, place in self.reading.places}, self.reading.own_hosts):
             if hosts:
-                named = {host for host in hosts if not _ADDRESS.match(host)} or hosts
+                named = {host for host in hosts if not _ADDRESS.match(host)}
+                if not named and self.named_host:
+                    return self.named_host
+                named = named or hosts
                 return next(iter(named)) if len(named) == 1 else None
-        return _host_in_name(self.reading.name)
+        return self.named_host
 
     def host_at(self, line: int) -> str | None:
         """The machine a line comes from, as far as the command above it or the file as a whole tells."""
@@ -207,6 +213,7 @@ class Evidence:
     names: Mapping[str, Any] = field(default_factory=dict)
     """Short names for filling sentences and fixes."""
     framework: str | None = None
+    who: Whois = field(default_factory=Whois)
 
     def file_of(self, one: Observation) -> FileEvidence | None:
         """The file evidence an observation belongs to."""
@@ -232,8 +239,15 @@ class Evidence:
 
     @property
     def all_hosts(self) -> set[str]:
-        """Every host that any line names as its writer."""
-        return {host for item in self.files for host in item.hosts}
+        """Every machine that lines, files or launchers name as a place where the launch runs, each once."""
+        hosts = {host for item in self.files for host in (*item.hosts, *item.reading.own_hosts)}
+        hosts |= {
+            str(one.fields["host"])
+            for item in self.files
+            for one in item.observations
+            if one.kind == "exit" and "host" in one.fields
+        }
+        return distinct(hosts | self.who.hosts, self.who)
 
     @property
     def works(self) -> bool:
@@ -251,7 +265,8 @@ class Evidence:
             for one in lines
             if one.kind == "exit" and one.fields.get("rank") == str(rank) and "host" in one.fields
         }
-        return hosts.pop() if len(hosts) == 1 else None
+        hosts = distinct(hosts, self.who)
+        return hosts.pop() if len(hosts) == 1 else (None if hosts else self.who.host_of_rank(rank))
 
 
 _GENERIC = re.compile(
@@ -274,6 +289,33 @@ def _host_in_name(name: str) -> str | None:
     return stripped if stripped != stem else None
 
 
+_KIND_OF_LOG = re.compile(
+    r"(?:^|[-_.])(?:dmesg|kmsg|syslog|journal|nvidia-smi|smi|gdb|pyspy|py-spy|stack|stacks|ps|dump|err|out|log)(?=$|[-_.])"
+)
+_NUMBER = re.compile(r"\d+(?=[a-z]?$)|(?<=[-_])[a-z]$")
+
+
+def _hosts_in_names(names: Sequence[str]) -> list[str | None]:
+    """`gpu-a02.log` beside `gpu-a04.log` are named after machines; `rank0.log` beside `rank1.log` are not."""
+    stems = [name.rsplit("/", 1)[-1].split(".", maxsplit=1)[0] for name in names]
+    stems = [_KIND_OF_LOG.sub("", stem).strip("-_") for stem in stems]
+    shapes = [
+        _NUMBER.sub("#", stem) if "-" in stem and _NUMBER.search(stem) and not _NUMBERED.match(stem) else ""
+        for stem in stems
+    ]
+    different = {shape: {stem for stem, other in zip(stems, shapes, strict=True) if other == shape} for shape in shapes}
+    return [
+        stem if shape and len(different[shape]) > 1 else _host_in_name(name)
+        for name, stem, shape in zip(names, stems, shapes, strict=True)
+    ]
+
+
+_NUMBERED = re.compile(
+    r"(?:.*[-_.])?(?:node|rank|log|worker|run|job|out|err|part|gpu|pod|attempt|stage|step|r|try|restart|host|task|slurm|"
+    r"prefill|decode|train|serve|server|vllm|tp|dp|pp|v|proc|process|container|replica|engine|actor|pid|try)[-_.]?\d*[a-z]?\Z"
+)
+
+
 def prepare(
     readings: Sequence[FileReading],
     findings: Sequence[Finding],
@@ -282,9 +324,11 @@ def prepare(
 ) -> Evidence:
     """Choose the run of each file and collect its marks."""
     files = [_choose_run(reading) for reading in readings]
+    for item, host in zip(files, _hosts_in_names([reading.name for reading in readings]), strict=True):
+        item.named_host = host
     _forgive_attempts(files)
     framework = next((item.reading.framework for item in files if item.reading.framework), None)
-    return Evidence(files, findings, facts, names, framework)
+    return Evidence(files, findings, facts, names, framework, introduce(readings))
 
 
 _ATTEMPT = re.compile(r"(?:^|(?<=[-_./]))(?:attempt|retry|try|restart)[-_.]?(\d+)")

@@ -13,6 +13,7 @@ from diag.model import Observation, Origin, Phase
 from diag.observe.logs import facts as fact_table
 from diag.observe.logs import lexicon
 from diag.observe.logs.heads import Head, clean, parse_head, rank_of_file
+from diag.observe.logs.identity import Introduction, introduction
 from diag.observe.logs.opening import Source
 from diag.observe.logs.places import place_of
 from diag.observe.logs.printed import PrintedArguments, parse_printed
@@ -27,6 +28,7 @@ MAX_KEPT = 400
 NO_HOSTS = ("localhost", "localhost.localdomain", "pypi", "github.com")
 
 MAX_PRINTED = 32
+MAX_INTRODUCTIONS = 20_000
 MAX_TRACEBACKS = 300
 NOTES = ("W", "I", "D")
 """First letters of the levels below an error."""
@@ -51,6 +53,8 @@ class FileReading:
     """Machines that the file says it was written on."""
     places: list[tuple[int, str]] = field(default_factory=list)
     """(line, machine or pod) where the lines that follow come from: prompts, kubectl's targets."""
+    who: list[Introduction] = field(default_factory=list)
+    """Lines that tell which process is which rank and which names are one machine."""
     framework: str | None = None
     printed: list[PrintedArguments] = field(default_factory=list)
     problem: str = ""
@@ -127,6 +131,11 @@ class FileState:
             self._fact(pattern.name, match.group(1))
         elif pattern.owner == "@framework":
             self.frameworks.add(pattern.name)
+        elif pattern.owner == "@who":
+            if len(self.reading.who) < MAX_INTRODUCTIONS:
+                self.reading.who.append(
+                    introduction(pattern.name, match.groupdict(), parse_head(text), self.line_number)
+                )
         elif pattern.owner == "@host":
             if match["host"] not in NO_HOSTS:
                 self.reading.own_hosts.add(match["host"])

@@ -83,6 +83,8 @@ _ROWS = tuple(
         r"\[(?P<host>[\w.-]+):(?P<pid>\d+) +:\d+(?::\d+)?\] +",
         # Open MPI: [host:pid], not [file.py:12]
         r"\[(?P<host>[a-z][\w-]*(?:\.[\w-]+)*?):(?P<pid>\d{2,7})\] (?=[A-Z*\d\[a-z])",
+        # kubectl get events: 6m1s  Warning  Evicted  pod/trainer-0  text
+        r"\d+[smhd][\w()]* +(?:\(\S+ \S+ \S+\) +)?(?:Normal|Warning) +\w+ +(?:pod|node)/(?P<host>[\w.-]+) +",
         # dmesg
         r"\[ *(?P<uptime>\d+\.\d{3,6})\] ",
         # NCCL: host:pid:tid [dev]

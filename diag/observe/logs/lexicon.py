@@ -175,8 +175,8 @@ FAILURE: tuple[str, ...] = (
 
 EXITS: tuple[str, ...] = (
     r"srun: error: (?P<host>[\w.-]+): task (?P<rank>\d+): (?:Exited|Killed|Out Of Memory|Segmentation|Aborted|Bus error|Floating)",
-    r"mpirun noticed that process rank (?P<rank>\d+) with PID \d+ on node (?P<host>\S+) exited",
-    r"prterun noticed that process rank (?P<rank>\d+) with PID \d+ on node (?P<host>\S+) exited",
+    r"(?:mpirun|mpiexec|orterun)\S* noticed that process rank (?P<rank>\d+) with PID \d+ on node (?P<host>\S+) exited",
+    r"prterun\S* noticed that process rank (?P<rank>\d+) with PID \d+ on node (?P<host>\S+) exited",
     r"^(?P<host>[\w.-]+): rank (?P<rank>\d+) died from signal \d+",
     r"Process name: \[(?:\[\d+,\d+\],|\S+@\d+,)(?P<rank>\d+)\]",
     r"MPI_ABORT was invoked on rank (?P<rank>\d+)",
