@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from diag.diagnose.filenames import hosts_in_names
 from diag.diagnose.whois import Whois, distinct, introduce
 from diag.model import Finding, Observation, Phase
 from diag.observe.logs.filestate import FileReading
@@ -39,17 +40,17 @@ class FileEvidence:
     earlier_failed: int = 0
     named_host: str | None = None
     """The machine that the file's name tells, seen beside the other files' names."""
+    who: Whois = field(default_factory=Whois)
 
     @property
     def own_host(self) -> str | None:
         """The machine the file was written on, if its lines, itself or its name tell exactly one; names before addresses."""
         for hosts in (self.hosts, {place for _, place in self.reading.places}, self.reading.own_hosts):
             if hosts:
-                named = {host for host in hosts if not _ADDRESS.match(host)}
-                if not named and self.named_host:
+                machines = distinct(hosts, self.who)
+                if self.named_host and not any(not _ADDRESS.match(host) for host in machines):
                     return self.named_host
-                named = named or hosts
-                return next(iter(named)) if len(named) == 1 else None
+                return next(iter(machines)) if len(machines) == 1 else None
         return self.named_host
 
     def host_at(self, line: int) -> str | None:
@@ -269,51 +270,7 @@ class Evidence:
         return hosts.pop() if len(hosts) == 1 else (None if hosts else self.who.host_of_rank(rank))
 
 
-_GENERIC = re.compile(
-    r"(?:node|rank|log|worker|run|job|out|err|part|gpu|pod|attempt|stage|step|r)?[-_.]?\d*\Z"
-)
-_NAME_PREFIX = re.compile(
-    r"(?:dmesg|syslog|kern|messages|log|journal|slurm|train|vllm|sglang|stderr|stdout|nccl)[-_.]"
-)
-
-
 _ADDRESS = re.compile(r"[\d.]+\Z|[0-9a-fA-F:]+:[0-9a-fA-F:]*\Z")
-
-
-def _host_in_name(name: str) -> str | None:
-    """`dmesg-cn-234.txt` -> cn-234; names that number files tell nothing."""
-    stem = name.rsplit("/", 1)[-1].split(".", maxsplit=1)[0]
-    stripped = _NAME_PREFIX.sub("", stem)
-    if not re.search(r"[a-z]", stripped) or not re.search(r"\d", stripped) or _GENERIC.match(stripped):
-        return None
-    return stripped if stripped != stem else None
-
-
-_KIND_OF_LOG = re.compile(
-    r"(?:^|[-_.])(?:dmesg|kmsg|syslog|journal|nvidia-smi|smi|gdb|pyspy|py-spy|stack|stacks|ps|dump|err|out|log)(?=$|[-_.])"
-)
-_NUMBER = re.compile(r"\d+(?=[a-z]?$)|(?<=[-_])[a-z]$")
-
-
-def _hosts_in_names(names: Sequence[str]) -> list[str | None]:
-    """`gpu-a02.log` beside `gpu-a04.log` are named after machines; `rank0.log` beside `rank1.log` are not."""
-    stems = [name.rsplit("/", 1)[-1].split(".", maxsplit=1)[0] for name in names]
-    stems = [_KIND_OF_LOG.sub("", stem).strip("-_") for stem in stems]
-    shapes = [
-        _NUMBER.sub("#", stem) if "-" in stem and _NUMBER.search(stem) and not _NUMBERED.match(stem) else ""
-        for stem in stems
-    ]
-    different = {shape: {stem for stem, other in zip(stems, shapes, strict=True) if other == shape} for shape in shapes}
-    return [
-        stem if shape and len(different[shape]) > 1 else _host_in_name(name)
-        for name, stem, shape in zip(names, stems, shapes, strict=True)
-    ]
-
-
-_NUMBERED = re.compile(
-    r"(?:.*[-_.])?(?:node|rank|log|worker|run|job|out|err|part|gpu|pod|attempt|stage|step|r|try|restart|host|task|slurm|"
-    r"prefill|decode|train|serve|server|vllm|tp|dp|pp|v|proc|process|container|replica|engine|actor|pid|try)[-_.]?\d*[a-z]?\Z"
-)
 
 
 def prepare(
@@ -324,11 +281,12 @@ def prepare(
 ) -> Evidence:
     """Choose the run of each file and collect its marks."""
     files = [_choose_run(reading) for reading in readings]
-    for item, host in zip(files, _hosts_in_names([reading.name for reading in readings]), strict=True):
-        item.named_host = host
+    who = introduce(readings)
+    for item, host in zip(files, hosts_in_names([reading.name for reading in readings]), strict=True):
+        item.named_host, item.who = host, who
     _forgive_attempts(files)
     framework = next((item.reading.framework for item in files if item.reading.framework), None)
-    return Evidence(files, findings, facts, names, framework, introduce(readings))
+    return Evidence(files, findings, facts, names, framework, who)
 
 
 _ATTEMPT = re.compile(r"(?:^|(?<=[-_./]))(?:attempt|retry|try|restart)[-_.]?(\d+)")

@@ -16,6 +16,9 @@ MAX_WORLD = 100_000
 AFTERWORDS = 8
 """Lines behind an exception that still belong to it: `Last error:` and what it says."""
 
+SPEECH = 60
+"""Lines of the traceback that a rank prints behind a sentence about itself."""
+
 _PID = re.compile(r"\bpid=(\d+)")
 _ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+\Z")
 _CONTAINER = re.compile(r"[0-9a-f]{12}(?:[0-9a-f]{52})?\Z")
@@ -36,6 +39,10 @@ class Whois:
     """Address -> host names."""
     _nodes: dict[str, set[str]] = field(default_factory=dict)
     """Pod or container -> machines."""
+    _own: dict[str, set[int]] = field(default_factory=dict)
+    """File -> ranks that say so of themselves in a file that is theirs."""
+    unready: set[str] = field(default_factory=set)
+    """Pods that a listing shows as not running."""
     _speeches: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)
     """File -> (first line, last line, rank) of exceptions whose writer is known."""
 
@@ -67,13 +74,24 @@ class Whois:
         """The rank of a process; another file's word counts only where the machine is the same."""
         told = self._ranks.get((source, host, pid))
         if told is None:
-            near = [ranks for (file, where, number), ranks in self._ranks.items() if number == pid and (file == source or where == host)]
+            near = [
+                ranks
+                for (file, where, number), ranks in self._ranks.items()
+                if number == pid and (file == source or where == host)
+            ]
             told = near[0] if len(near) == 1 else None
         if not told:
             return None
         widest = max(told.values())
         ranks = [rank for rank, size in told.items() if size == widest]
-        return ranks[0] if len(ranks) == 1 else None
+        return ranks[0] if len(ranks) == 1 and self._alone(ranks[0], widest) else None
+
+    def _alone(self, rank: int, size: int) -> bool:
+        """False where several processes are this rank of groups of one size: then it is no rank of the launch."""
+        return (
+            len({(where, pid) for (_, where, pid), told in self._ranks.items() if told.get(rank) == size})
+            == 1
+        )
 
     def rank_of_file(self, source: str) -> int | None:
         """The only rank whose lines a file holds, where each of several ranks has a file of its own."""
@@ -81,7 +99,7 @@ class Whois:
         others = [ranks for name, ranks in self._files.items() if name != source and ranks]
         if len(mine) != 1 or any(len(ranks) != 1 or ranks == mine for ranks in others):
             return None
-        complete = self.world is None or len(others) + 1 == self.world
+        complete = self.world is None or len(others) + 1 == self.world or self._own.get(source) == mine
         return next(iter(mine)) if others and complete else None
 
     def host_of_rank(self, rank: int) -> str | None:
@@ -133,17 +151,23 @@ def introduce(readings: Sequence[FileReading]) -> Whois:
     for reading in readings:
         mine = who._files.setdefault(reading.name, set())
         for one in reading.who:
-            worlds += [one.world] if one.world is not None and one.kind in ("rank", "world", "place") else []
-            if one.rank is not None and one.kind in ("rank", "place"):
+            worlds += [one.world] if one.world is not None else []
+            if one.rank is not None and one.kind in ("rank", "self", "place"):
                 _take_rank(who, reading.name, one.host, one.pid, one.rank, one.world or 0)
-                if one.kind == "rank":
-                    mine.add(one.rank)
+            if one.rank is not None and one.kind in ("rank", "self"):
+                mine.add(one.rank)
+            if one.rank is not None and one.kind == "self":
+                who._own.setdefault(reading.name, set()).add(one.rank)
+            if one.rank is not None and one.kind == "speech":
+                who._speeches.setdefault(reading.name, []).append((one.line, one.line + SPEECH, one.rank))
+            if one.kind == "unready" and one.pod:
+                who.unready.add(one.pod)
+            elif one.pod and one.host and one.pod != one.host:
+                who._nodes.setdefault(one.pod, set()).add(one.host)
             if one.kind == "place" and one.rank is not None and one.host:
                 who._places.setdefault(one.rank, set()).add(one.host)
             if one.kind == "alias" and one.host and one.address and not _ADDRESS.match(one.host):
                 who._names.setdefault(one.address, set()).add(_short(one.host))
-            if one.pod and one.host and one.pod != one.host:
-                who._nodes.setdefault(one.pod, set()).add(one.host)
             if one.ranks:
                 who._tables.append(one.ranks)
         _take_lines(who, reading, mine)

@@ -132,17 +132,12 @@ class FileState:
         elif pattern.owner == "@framework":
             self.frameworks.add(pattern.name)
         elif pattern.owner == "@who":
-            if len(self.reading.who) < MAX_INTRODUCTIONS:
-                self.reading.who.append(
-                    introduction(pattern.name, match.groupdict(), parse_head(text), self.line_number)
-                )
+            self._introduction(pattern.name, match.groupdict(), text)
         elif pattern.owner == "@host":
             if match["host"] not in NO_HOSTS:
                 self.reading.own_hosts.add(match["host"])
         elif pattern.owner == "@place":
-            place = place_of(text)
-            if place and len(self.reading.places) < MAX_KEPT:
-                self.reading.places.append((self.line_number, place))
+            self._place(text)
         elif pattern.owner == "@job":
             self.jobs[match["job"]] = self.line_number
         elif pattern.owner == "@printed":
@@ -154,14 +149,22 @@ class FileState:
             return False
         return True
 
+    def _place(self, text: str) -> None:
+        place = place_of(text)
+        if place and len(self.reading.places) < MAX_KEPT:
+            self.reading.places.append((self.line_number, place))
+
+    def _introduction(self, kind: str, captures: Mapping[str, Any], text: str) -> None:
+        if len(self.reading.who) < MAX_INTRODUCTIONS:
+            self.reading.who.append(introduction(kind, captures, parse_head(text), self.line_number))
+
     def _origin(self, head: Head, text: str) -> Origin:
         """Who wrote the line; a process whose rank one line told keeps it on all others."""
         rank = head.rank
         if head.pid is not None:
             process = (head.host, head.pid)
             if rank is None and head.host and process not in self.processes:
-                found = compiled(r" rank (\d+) nranks ").search(text)
-                rank = int(found[1]) if found else None
+                rank = self._rank_in_group(text)
             if rank is not None:
                 self.processes[process] = rank
             rank = self.processes.get(process)
@@ -173,6 +176,14 @@ class FileState:
             process=f"{head.process or ''} pid={head.pid}".strip() if head.pid is not None else head.process,
             time_s=head.time_s,
         )
+
+    def _rank_in_group(self, text: str) -> int | None:
+        """NCCL's rank, where the communicator can be the whole launch and not a group of it."""
+        found = compiled(r" rank (\d+) nranks (\d+)").search(text)
+        local = [
+            int(value) for _, value in self.reading.facts.get("launch.nproc_per_node", ()) if value.isdigit()
+        ]
+        return int(found[1]) if found and int(found[2]) >= max(local, default=0) else None
 
     def _with_elastic_table(
         self, matched: list[tuple[int, Mapping[str, Any]]], following: bytes

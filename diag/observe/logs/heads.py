@@ -91,6 +91,8 @@ _ROWS = tuple(
         r"(?P<host>[\w.-]+):(?P<pid>\d+):\d+ \[(?P<gpu>-?\d+)\] ",
         # slurmstepd of several nodes: slurmstepd-node2: text
         r"(?P<process>slurmstepd)-(?P<host>[\w.-]+): (?=\S)",
+        # pdsh itself: pdsh@login: host: ssh exited with exit code 1
+        r"pdsh@[\w.-]+: (?P<host>[\w.-]+): (?=\S)",
         # pdsh and clush: host: text (only names with a digit, to keep "Error: text" whole)
         r"(?P<host>[a-z][a-z-]*[a-z0-9-]*\d[a-z0-9.-]*|\d{1,3}(?:\.\d{1,3}){3}): (?=\S)",
         # Python logging after the time: - name - ERROR - text

@@ -21,14 +21,15 @@ ROWS: tuple[tuple[str, str], ...] = (
     ("rank", r"world_size=(?P<world>\d+) rank=(?P<rank>\d+) local_rank=\d+"),
     ("rank", r"\brank (?P<rank>\d+) in world size (?P<world>\d+) is assigned as "),
     ("rank", r"\[Gloo\] Rank (?P<rank>\d+) is connected to (?P<peers>\d+) peer ranks"),
-    ("rank", r"store_based_barrier_key:\d+ to store for rank: (?P<rank>\d+)"),
+    ("self", r"store_based_barrier_key:\d+ to store for rank: (?P<rank>\d+)"),
     ("rank", r"store[- ]based barrier on rank: (?P<rank>\d+), .{0,60}world_size=(?P<world>\d+)"),
-    ("rank", r"Rank (?P<rank>\d+): Completed store-based barrier"),
-    ("rank", r"\bWORLD_SIZE=(?P<world>\d+)\b.{0,80} RANK=(?P<rank>\d+)\b"),
-    ("rank", r"DeadLock detected from rank: (?P<rank>\d+)"),
+    ("self", r"Rank (?P<rank>\d+): Completed store-based barrier"),
+    ("self", r"\bWORLD_SIZE=(?P<world>\d+)\b.{0,80} RANK=(?P<rank>\d+)\b"),
+    ("speech", r"DeadLock detected from rank: (?P<rank>\d+)"),
     ("world", r"GLOBAL_RANK: (?P<rank>\d+), MEMBER: \d+/(?P<world>\d+)"),
     ("world", r"distributed processes registered\. Starting with (?P<world>\d+) processes"),
     ("world", r"\bdist_world_size=(?P<world>\d+)"),
+    ("world", r"\b(?:mpirun|mpiexec|prterun)\b.{0,300}? -(?:n|np) (?P<world>\d+) "),
     # a launcher, a benchmark or the training script says where ranks run
     ("place", r"\bRank +(?P<rank>\d+) +(?:Group +\d+ +)?Pid +(?P<pid>\d+) on +(?P<host>[\w.-]+) device"),
     ("place", rf"\brank (?P<rank>\d+)/(?P<world>\d+) on (?P<host>{_HOST})"),
@@ -36,7 +37,10 @@ ROWS: tuple[tuple[str, str], ...] = (
     ("place", rf"\[(?P<host>{_HOST})\]\[rank(?P<rank>\d+)\]"),
     ("place", r"\bname=\w{0,60}_\d+:(?P<rank>\d+), pid=(?P<pid>\d+)"),
     ("table", r"WORLD INFO DICT: (?P<table>\{.*\})"),
-    ("table", r"\b(?:mpirun|mpiexec|prterun)\b.{0,300}? (?:-H|--host|-host) (?P<table>[\w.-]+:\d+,[\w.,:-]+)"),
+    (
+        "table",
+        r"\b(?:mpirun|mpiexec|prterun)\b.{0,300}? (?:-H|--host|-host) (?P<table>[\w.-]+:\d+,[\w.,:-]+)",
+    ),
     # two names of one machine
     ("alias", r"NCCL INFO Bootstrap ?: Using (?:\[\d+\])?[\w.-]+:(?P<address>\d+\.\d+\.\d+\.\d+)<"),
     ("alias", r"NCCL INFO NET/\w+ : Using .{0,400}(?:OOB |\[0\])[\w.-]+:(?P<address>\d+\.\d+\.\d+\.\d+)<"),
@@ -48,9 +52,14 @@ ROWS: tuple[tuple[str, str], ...] = (
         r"^(?P<pod>[a-z0-9][a-z0-9.-]+) +\d+/\d+ .{3,80} \d+\.\d+\.\d+\.\d+ +(?P<host>[a-z0-9][a-z0-9.-]+) +<none>",
     ),
     ("pod", r"pod/(?P<pod>[\w.-]+) .{0,120} on node (?P<host>[\w.-]+)"),
+    (
+        "unready",
+        r"^(?P<pod>[a-z0-9][a-z0-9.-]+) +\d+/\d+ +(?:Init:\S+|Pending|ContainerCreating|CrashLoopBackOff|Error|Unknown|Evicted|"
+        r"ImagePullBackOff|ErrImagePull|OOMKilled|Terminating) ",
+    ),
     ("container", r"\bcontainer=(?P<pod>[0-9a-f]{12})\b"),
 )
-"""(what is told, expression). `rank` speaks of the writer itself."""
+"""(what is told, expression). `rank`, `self` and `speech` speak of the writer itself, `self` where the file is its own."""
 
 _IN_TABLE = re.compile(rf"['\"](?P<host>{_HOST})['\"]: \[(?P<ranks>[\d, ]*)\]")
 

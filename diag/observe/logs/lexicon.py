@@ -182,6 +182,7 @@ EXITS: tuple[str, ...] = (
     r"MPI_ABORT was invoked on rank (?P<rank>\d+)",
     r"failed \(exitcode: -?\d+\) local_rank: (?P<local_rank>\d+)",
     r"Root Cause \(first observed failure\)",
+    r"^ip: (?P<host>\d+\.\d+\.\d+\.\d+)$",
     r"process (?P<rank>\d+) terminated with (?:exit code|signal)|-- Process (?P<rank2>\d+) terminated with the following error",
 )
 """Where a launcher says which process ended first: torch elastic (table and line), srun, mpirun, mp.spawn."""
