@@ -25,6 +25,9 @@ def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], ev
     first = _first(lines)
     playbook = matches[0].playbook
     rank, host = _whose(playbook.culprit, matches, lines, evidence)
+    if rank is None:  # whom somebody saw standing
+        standing = _of_findings([one for one in findings if one.data.get("culprit")])
+        rank, host = standing.rank, host if standing.rank is None else standing.host or host
     if host is not None and playbook.layer in NODE_LAYERS:
         host = evidence.who.node_of(host)
     if playbook.layer == "scheduler" and len(evidence.who.unready) == 1 and rank is None:
@@ -65,6 +68,9 @@ def _whose(
         peer = _peer(lines, evidence)
         if peer is not None:  # everybody waits for the store, which is rank 0's
             return 0, evidence.host_of_rank(0) or peer
+        idle = _of_idle_gpu(evidence) if blame == "silent" else None
+        if idle is not None:
+            return idle
         return None, _quiet_host(lines, evidence)
     return _writer(lines, _exit_of(lines, evidence), evidence)
 
@@ -161,6 +167,17 @@ def _peer(lines: Sequence[Observation], evidence: Evidence) -> str | None:
         if not any(evidence.who.same(peer, one) for one in writers)
     ]
     return others[0] if len(others) == 1 else None
+
+
+def _of_idle_gpu(evidence: Evidence) -> tuple[int | None, str | None] | None:
+    """The rank and machine of the one GPU that idles while all others spin."""
+    if evidence.who.idle_gpu is None:
+        return None
+    source, gpu = evidence.who.idle_gpu
+    item = next(item for item in evidence.files if item.reading.name == source)
+    host = item.own_host
+    alone = gpu if len(evidence.all_hosts) <= 1 else None
+    return evidence.who.rank_of_gpu(host, gpu) if host is not None and alone is None else alone, host
 
 
 def _asks_itself(lines: Sequence[Observation]) -> bool:

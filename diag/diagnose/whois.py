@@ -16,6 +16,8 @@ MAX_WORLD = 100_000
 AFTERWORDS = 8
 """Lines behind an exception that still belong to it: `Last error:` and what it says."""
 
+IDLE_SHARE, BUSY_SHARE = 5, 90
+"""Utilisation in percent."""
 SPEECH = 60
 """Lines of the traceback that a rank prints behind a sentence about itself."""
 
@@ -43,6 +45,8 @@ class Whois:
     """File -> ranks that say so of themselves in a file that is theirs."""
     unready: set[str] = field(default_factory=set)
     """Pods that a listing shows as not running."""
+    idle_gpu: tuple[str, int] | None = None
+    """(file, index) of the one GPU that does nothing while all others of its machine are busy."""
     _speeches: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)
     """File -> (first line, last line, rank) of exceptions whose writer is known."""
 
@@ -171,6 +175,7 @@ def introduce(readings: Sequence[FileReading]) -> Whois:
             if one.ranks:
                 who._tables.append(one.ranks)
         _take_lines(who, reading, mine)
+        _take_gpus(who, reading)
     who.world = max((world for world in worlds if world <= MAX_WORLD), default=None)
     return who
 
@@ -179,6 +184,18 @@ def _take_rank(who: Whois, source: str, host: str | None, pid: int | None, rank:
     if pid is not None:
         told = who._ranks.setdefault((source, host, pid), {})
         told[rank] = max(world, told.get(rank, 0))
+
+
+def _take_gpus(who: Whois, reading: FileReading) -> None:
+    """In a hang GPUs spin in the collective that they wait in; the one that idles was never told to."""
+    for table in reading.gpus:
+        idle = [index for index, share in table.busy if share <= IDLE_SHARE]
+        if (
+            len(idle) == 1
+            and len(table.busy) > 2
+            and all(share >= BUSY_SHARE for index, share in table.busy if index not in idle)
+        ):
+            who.idle_gpu = (reading.name, idle[0])
 
 
 def _take_lines(who: Whois, reading: FileReading, mine: set[int]) -> None:

@@ -12,6 +12,16 @@ from typing import Any
 from diag.model import Observation, Origin, Phase
 from diag.observe.logs import facts as fact_table
 from diag.observe.logs import lexicon
+from diag.observe.logs.dumps import (
+    ABOVE_BYTES,
+    DUMP_BYTES,
+    MAX_STANDING,
+    GpuTable,
+    Standing,
+    dump_lines,
+    read_dump,
+    read_gpus,
+)
 from diag.observe.logs.heads import Head, clean, parse_head, rank_of_file
 from diag.observe.logs.identity import Introduction, introduction
 from diag.observe.logs.opening import Source
@@ -55,6 +65,9 @@ class FileReading:
     """(line, machine or pod) where the lines that follow come from: prompts, kubectl's targets."""
     who: list[Introduction] = field(default_factory=list)
     """Lines that tell which process is which rank and which names are one machine."""
+    standing: list[Standing] = field(default_factory=list)
+    """Processes whose stacks or states somebody pasted."""
+    gpus: list[GpuTable] = field(default_factory=list)
     framework: str | None = None
     printed: list[PrintedArguments] = field(default_factory=list)
     problem: str = ""
@@ -74,6 +87,7 @@ class FileState:
         self.ends_with_newline = False
         self.tracebacks = 0
         self.traceback_ends: set[int] = set()
+        self.dump_end = 0
         self.jobs: dict[str, int] = {}
         """Slurm job -> last line that says that it was cancelled."""
         self.frameworks: set[str] = set()
@@ -111,6 +125,9 @@ class FileState:
         if "Root Cause (first observed" in text:
             matched = self._with_elastic_table(matched, block[end : end + 900])
         for user, captures in matched:
+            if self.patterns[user].owner == "@dump":
+                self._dump(self.patterns[user].name, block, start)
+                continue
             if self.patterns[user].owner == "@status":
                 self._status(block[end : end + 16], origin)
                 continue
@@ -258,6 +275,19 @@ class FileState:
         if any(words in before for words in IGNORED_BEFORE) or (level or "")[:1] in NOTES:
             one = replace(one, fields={**one.fields, "ignored": "true"})
         self.reading.observations.append(one)
+
+    def _dump(self, tool: str, block: bytes, start: int) -> None:
+        """A pasted dump, read from the line where it begins."""
+        text = block[start : start + DUMP_BYTES].decode("utf-8", "replace").replace("\r", "")
+        if tool == "gpus":
+            table = read_gpus(text, self.line_number)
+            self.reading.gpus += (
+                [table] if table is not None and len(self.reading.gpus) < MAX_STANDING else []
+            )
+        elif len(self.reading.standing) < MAX_STANDING and self.line_number >= self.dump_end:
+            above = block[max(0, start - ABOVE_BYTES) : start].decode("utf-8", "replace")
+            self.reading.standing += read_dump(tool, above, text, self.line_number)
+            self.dump_end = self.line_number + dump_lines(text)
 
     def _status(self, following: bytes, origin: Origin) -> None:
         """The exit status that a shell printed on the line after it was asked."""
