@@ -18,6 +18,7 @@ from typing import Any
 
 from diag.diagnose.engine import diagnose
 from diag.diagnose.pipeline import evidence_of
+from diag.diagnose.whois import Whois
 from diag.model import Role
 from diag.observe.logs.reading import build_reader
 from diag.playbooks.base import load_base
@@ -73,7 +74,8 @@ def score(folders: list[Path]) -> Score:
     for folder in sorted(path.parent for top in folders for path in _cases(top)):
         case = read_case(folder)
         logs = [str(path) for path in sorted(folder.iterdir()) if path.name != "case.yaml" and path.is_file()]
-        found = diagnose(base, evidence_of(logs, reader))
+        evidence = evidence_of(logs, reader)
+        found = diagnose(base, evidence)
         roots = [one for one in found if one.role is not Role.ECHO]
         ids = [one.id for one in found]
         label, also = case["label"], case.get("also") or []
@@ -94,11 +96,11 @@ def score(folders: list[Path]) -> Score:
             result.misses.append((name, label, ids))
         if ids and ids[0] in (case.get("must_not") or []):
             result.forbidden.append(f"{name}: {ids[0]}")
-        _score_culprit(result, name, case, found)
+        _score_culprit(result, name, case, found, evidence.who)
     return result
 
 
-def _score_culprit(result: Score, name: str, case: dict[str, Any], found: Any) -> None:
+def _score_culprit(result: Score, name: str, case: dict[str, Any], found: Any, who: Whois) -> None:
     wanted = case.get("culprit") or {}
     if not isinstance(wanted, dict) or not any(value is not None for value in wanted.values()) or not found:
         return
@@ -109,15 +111,10 @@ def _score_culprit(result: Score, name: str, case: dict[str, Any], found: Any) -
         if (
             want is not None
             and str(have) != str(want)
-            and not (key == "host" and _same_host(str(have), str(want)))
+            and not (key == "host" and have is not None and who.same(str(have), str(want)))
         ):
             result.wrong_culprits.append(f"{name}: {key} {have} instead of {want}")
             return
-
-
-def _same_host(first: str, second: str) -> bool:
-    """A short name and its full form are one host; addresses must be equal."""
-    return not first[:1].isdigit() and first.partition(".")[0] == second.partition(".")[0]
 
 
 def main() -> int:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from diag.diagnose.evidence import Evidence
 from diag.diagnose.matching import ClauseMatch
+from diag.diagnose.whois import distinct
 from diag.model import Culprit, Finding, Observation
 
 MAX_WORLD = 100_000
+NOBODY = ("localhost", "127.0.0.1", "0.0.0.0", "::1")  # noqa: S104  (addresses in logs, nothing is bound)
+NODE_LAYERS = ("driver", "hardware")
+"""Layers whose causes lie in the machine, not in the pod or container that met them."""
 
 
 def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], evidence: Evidence) -> Culprit:
@@ -18,33 +23,15 @@ def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], ev
         seen = [finding for match in matches for hit in match.hits for finding in hit.findings]
         return _of_findings([*findings, *seen])
     first = _first(lines)
-    item = evidence.file_of(first)
-    ended = item.first_exit if item is not None else None
-    blame = matches[0].playbook.culprit
-    rank = _rank(lines, evidence, ended)
-    if blame == "ended":
-        ended = evidence.killed_exit or ended
-        named = any(_number(line, name) is not None for line in lines for name in ("rank", "culprit_rank"))
-        blame = "" if named else "silent" if ended is None or _number(ended, "rank") is None else ""
-        if not named and ended is not None and _number(ended, "rank") is not None:
-            rank = _number(ended, "rank")
-            lines = [line for line in lines if line.origin.rank == rank] or [ended]
-    if blame and _number(first, "culprit_rank") is None:
-        missing = _silent(lines, evidence) if blame == "silent" else _odd(lines)
-        rank = missing.pop() if len(missing) == 1 else _busy(matches, lines) if blame == "silent" else None
-        ended = None
-    if rank is None and not blame:
-        rank = _rank_of_gpu(first, evidence)
-    if ended is not None and rank is None and not any(line.origin.rank is not None for line in lines):
-        told = [_number(ended, name) for name in ("rank", "rank2", "local_rank")]
-        rank = next((number for number in told if number is not None), None)
-    host = _host(lines, rank, evidence)
-    if blame:
-        host = evidence.host_of_rank(rank) if rank is not None else _quiet_host(lines, evidence)
-    if host is None and ended is not None and "host" in ended.fields:
-        host = str(ended.fields["host"])
-    if host is None and (not blame or rank is not None) and len(evidence.all_hosts) == 1:
-        host = next(iter(evidence.all_hosts))
+    playbook = matches[0].playbook
+    rank, host = _whose(playbook.culprit, matches, lines, evidence)
+    if rank is None:  # whom somebody saw standing
+        standing = _of_findings([one for one in findings if one.data.get("culprit")])
+        rank, host = standing.rank, host if standing.rank is None else standing.host or host
+    if host is not None and playbook.layer in NODE_LAYERS:
+        host = evidence.who.node_of(host)
+    if playbook.layer == "scheduler" and len(evidence.who.unready) == 1 and rank is None:
+        host = next(iter(evidence.who.unready))  # the one pod that does not come up is what all wait for
     item = evidence.file_of(first)
     phase = item.phase_at(first) if item is not None else None
     processes = {line.origin.process for line in lines if line.origin.process}
@@ -53,10 +40,157 @@ def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], ev
         host=host,
         process=processes.pop() if len(processes) == 1 else None,
         component=None,
-        gpu=_number(first, "gpu"),
+        gpu=_gpu(lines),
         link=_link(lines),
         phase=phase.value if phase is not None else None,
     )
+
+
+def _whose(
+    blame: str, matches: Sequence[ClauseMatch], lines: Sequence[Observation], evidence: Evidence
+) -> tuple[int | None, str | None]:
+    """(rank, host), by whom the playbook blames."""
+    if blame == "peer":
+        peer = _peer(lines, evidence)
+        if peer is not None:
+            return None, peer
+    if blame == "busy":
+        lines = _work(matches) or lines
+    if blame == "ended":
+        return _ended(lines, evidence)
+    if blame == "silent" and _asks_itself(lines):
+        blame = ""
+    if blame in ("silent", "odd") and _number(_first(lines), "culprit_rank") is None:
+        missing = _silent(lines, evidence) if blame == "silent" else _odd(lines)
+        rank = missing.pop() if len(missing) == 1 else _busy(matches, lines) if blame == "silent" else None
+        if rank is not None:
+            return rank, evidence.host_of_rank(rank) or _only_host(evidence)
+        peer = _peer(lines, evidence)
+        if peer is not None:  # everybody waits for the store, which is rank 0's
+            return 0, evidence.host_of_rank(0) or peer
+        idle = _of_idle_gpu(evidence) if blame == "silent" else None
+        if idle is not None:
+            return idle
+        return None, _quiet_host(lines, evidence)
+    return _writer(lines, _exit_of(lines, evidence), evidence)
+
+
+def _writer(
+    lines: Sequence[Observation], ended: Observation | None, evidence: Evidence
+) -> tuple[int | None, str | None]:
+    """Whoever prints the telling lines; where they tell no rank, whom the launcher says to have ended first."""
+    rank = _rank(lines, evidence, ended)
+    if rank is None:
+        rank = _rank_of_gpu(lines, evidence)
+    if (
+        ended is not None
+        and rank is None
+        and not any(evidence.who.rank_of(line) is not None for line in lines)
+    ):
+        told = [_number(ended, name) for name in ("rank", "rank2", "local_rank")]
+        rank = next((number for number in told if number is not None), None)
+    host = _host(lines, rank, evidence)
+    if host is None and ended is not None and "host" in ended.fields:
+        host = str(ended.fields["host"])
+    return rank, host if host is not None else _only_host(evidence)
+
+
+def _ended(lines: Sequence[Observation], evidence: Evidence) -> tuple[int | None, str | None]:
+    """Whom the launcher says to have ended first; where that one only lost its peer, whoever did not complain."""
+    item = evidence.file_of(_first(lines))
+    ended = evidence.killed_exit or (item.first_exit if item is not None else None)
+    if any(_number(line, name) is not None for line in lines for name in ("rank", "culprit_rank")):
+        return _writer(lines, ended, evidence)
+    rank = _number(ended, "rank") if ended is not None else None
+    if ended is not None and rank is not None and not _lost_peer(rank, evidence):
+        return _writer_of(
+            rank, [line for line in lines if line.origin.rank == rank] or [ended], ended, evidence
+        )
+    victims = lines
+    if rank is not None:
+        victims = [one for item in evidence.files for one in item.exceptions]
+    missing = _silent(victims, evidence)
+    if len(missing) == 1:
+        rank = missing.pop()
+        return rank, evidence.host_of_rank(rank)
+    if rank is None and ended is not None and "host" in ended.fields:
+        return None, str(ended.fields["host"])
+    return None, _quiet_host(lines, evidence)
+
+
+def _writer_of(
+    rank: int, lines: Sequence[Observation], ended: Observation, evidence: Evidence
+) -> tuple[int, str | None]:
+    host = _host(lines, rank, evidence) or (str(ended.fields["host"]) if "host" in ended.fields else None)
+    return rank, host or _only_host(evidence)
+
+
+_PEER_GONE = re.compile(
+    r"Connection closed by (?:remote )?peer|Connection reset by peer|remote process exited|Broken pipe|ncclRemoteError"
+)
+
+
+def _lost_peer(rank: int, evidence: Evidence) -> bool:
+    """True if all that a rank complains of is that another one went away."""
+    mine = [one for item in evidence.files for one in item.exceptions if evidence.who.rank_of(one) == rank]
+    failures = [one for one in mine if not one.fields.get("ignored")]
+    return bool(failures) and all(_PEER_GONE.search(one.text) for one in failures)
+
+
+def _exit_of(lines: Sequence[Observation], evidence: Evidence) -> Observation | None:
+    """The launcher's word on who ended first: in the file of the first line, else in the only file that has one."""
+    item = evidence.file_of(_first(lines))
+    if item is None or item.first_exit is not None:
+        return item.first_exit if item is not None else None
+    if any(evidence.who.rank_of(line) is not None for line in lines):
+        return None
+    exits = [
+        found
+        for other in evidence.files
+        if (found := other.first_exit) is not None and "rank" in found.fields
+    ]
+    return exits[0] if len(exits) == 1 else None
+
+
+def _only_host(evidence: Evidence) -> str | None:
+    hosts = evidence.all_hosts
+    return next(iter(hosts)) if len(hosts) == 1 else None
+
+
+def _peer(lines: Sequence[Observation], evidence: Evidence) -> str | None:
+    """The one machine that the telling lines cannot reach."""
+    peers = {str(line.fields["peer"]) for line in lines if line.fields.get("peer")} - set(NOBODY)
+    writers = {line.origin.host for line in lines if line.origin.host}
+    others = [
+        peer
+        for peer in distinct(peers, evidence.who)
+        if not any(evidence.who.same(peer, one) for one in writers)
+    ]
+    return others[0] if len(others) == 1 else None
+
+
+def _of_idle_gpu(evidence: Evidence) -> tuple[int | None, str | None] | None:
+    """The rank and machine of the one GPU that idles while all others spin."""
+    if evidence.who.idle_gpu is None:
+        return None
+    source, gpu = evidence.who.idle_gpu
+    item = next(item for item in evidence.files if item.reading.name == source)
+    host = item.own_host
+    alone = gpu if len(evidence.all_hosts) <= 1 else None
+    return evidence.who.rank_of_gpu(host, gpu) if host is not None and alone is None else alone, host
+
+
+def _asks_itself(lines: Sequence[Observation]) -> bool:
+    """True if whoever waits, waits for an address of its own: it has the wrong one."""
+    peers = {str(line.fields["peer"]) for line in lines if line.fields.get("peer")}
+    return bool(peers) and peers <= set(NOBODY)
+
+
+def _work(matches: Sequence[ClauseMatch]) -> list[Observation]:
+    """The lines of work that others wait for, where both are there."""
+    hits = [hit for match in matches for hit in match.hits]
+    work = [line for hit in hits if hit.signal.says in ("hint", "context") for line in hit.lines]
+    return work if any(hit.lines and hit.signal.says == "effect" for hit in hits) else []
 
 
 def _of_findings(findings: Sequence[Finding]) -> Culprit:
@@ -111,7 +245,15 @@ def _rank(lines: Sequence[Observation], evidence: Evidence, ended: Observation |
     captured = {rank for line in lines if (rank := _number(line, "rank")) is not None}
     if len(captured) == 1:
         return captured.pop()
-    ranks = {line.origin.rank for line in lines if line.origin.rank is not None}
+    who = evidence.who
+    processes = {
+        who.rank_of_pid(line.origin.source, line.origin.host, pid)
+        for line in lines
+        if (pid := _number(line, "pid")) is not None
+    } - {None}
+    if len(processes) == 1:
+        return processes.pop()
+    ranks = {rank for line in lines if (rank := who.rank_of(line)) is not None}
     if len(ranks) == 1:
         return ranks.pop()
     if ended is not None and _number(ended, "rank") in ranks:
@@ -119,23 +261,28 @@ def _rank(lines: Sequence[Observation], evidence: Evidence, ended: Observation |
     everyone = {
         one.origin.rank for item in evidence.files for one in item.observations if one.origin.rank is not None
     }
-    if 1 < len(ranks) < len(everyone):
-        first = _first(lines)
-        if len({line.origin.source for line in lines}) == 1:
-            return first.origin.rank  # some of the ranks complain into one file: the first of them began it
-        others = [line for line in lines if line.origin.rank != first.origin.rank]
-        gap = min((line.origin.time_s or 0.0) for line in others) - (first.origin.time_s or 0.0)
-        if first.origin.time_s is not None and gap > 1.0:
-            return first.origin.rank
-    return None
+    world = max(len(everyone), who.world or 0)
+    return _first_of_some(lines, evidence) if 1 < len(ranks) < world else None
+
+
+def _first_of_some(lines: Sequence[Observation], evidence: Evidence) -> int | None:
+    """The rank that began it, where some of the ranks complain."""
+    first = _first(lines)
+    rank = evidence.who.rank_of(first)
+    if len({line.origin.source for line in lines}) == 1:
+        return rank  # into one file: whose line stands first
+    others = [line for line in lines if evidence.who.rank_of(line) != rank]
+    gap = min((line.origin.time_s or 0.0) for line in others) - (first.origin.time_s or 0.0)
+    return rank if first.origin.time_s is not None and gap > 1.0 else None
 
 
 def _silent(lines: Sequence[Observation], evidence: Evidence) -> set[int]:
     """The ranks of the launch that do not complain."""
-    complaining = {line.origin.rank for line in lines if line.origin.rank is not None}
+    complaining = {rank for line in lines if (rank := evidence.who.rank_of(line)) is not None}
     told = evidence.facts.get("launch.world_size", [])
-    if told and told[-1].isdigit() and int(told[-1]) <= MAX_WORLD:
-        world = set(range(int(told[-1])))
+    size = int(told[-1]) if told and told[-1].isdigit() else evidence.who.world
+    if size is not None and size <= MAX_WORLD:
+        world = set(range(size))
     else:
         seen = (one.origin.rank for item in evidence.files for one in item.observations)
         world = {rank for rank in seen if rank is not None}
@@ -152,10 +299,20 @@ def _busy(matches: Sequence[ClauseMatch], lines: Sequence[Observation]) -> int |
     return workers.pop() if complaining and len(workers) == 1 and not workers & complaining else None
 
 
-def _rank_of_gpu(first: Observation, evidence: Evidence) -> int | None:
+def _gpu(lines: Sequence[Observation]) -> int | None:
+    named = [line for line in lines if _number(line, "gpu") is not None]
+    return _number(_first(named), "gpu") if named else None
+
+
+def _rank_of_gpu(lines: Sequence[Observation], evidence: Evidence) -> int | None:
     """On one node rank N has GPU N; GPU 0 tells nothing, since a process that sees one GPU calls it 0."""
-    gpu = _number(first, "gpu")
-    return gpu if gpu and first.origin.rank is None and len(evidence.all_hosts) <= 1 else None
+    gpu = _gpu(lines)
+    if not gpu or any(evidence.who.rank_of(line) is not None for line in lines):
+        return None
+    if len(evidence.all_hosts) <= 1:
+        return gpu
+    hosts = {line.origin.host for line in lines}
+    return evidence.who.rank_of_gpu(hosts.pop(), gpu) if len(hosts) == 1 else None
 
 
 def _quiet_host(lines: Sequence[Observation], evidence: Evidence) -> str | None:
@@ -176,20 +333,35 @@ def _odd(lines: Sequence[Observation]) -> set[int]:
     return set(single[0]) if len(groups) == 2 and len(single) == 1 and len(everyone) > 2 else set()
 
 
+_RAY_TASK = re.compile(r"\bray::.{1,200}?\(pid=\d+, ip=([\w.:]+)")
+"""How Ray tells where a task ran that raised."""
+
+
 def _host(lines: Sequence[Observation], rank: int | None, evidence: Evidence) -> str | None:
-    captured = {str(line.fields["culprit_host"]) for line in lines if line.fields.get("culprit_host")}
+    captured = {
+        str(line.fields[name])
+        for line in lines
+        for name in ("culprit_host", "culprit_host2")
+        if line.fields.get(name)
+    }
     if len(captured) == 1:
         return captured.pop()
-    hosts = {line.origin.host for line in lines if line.origin.host}
+    tasks = {found[1] for line in lines if (found := _RAY_TASK.search(line.text))}
+    if len(tasks) == 1:
+        return tasks.pop()
+    hosts = distinct({line.origin.host for line in lines if line.origin.host}, evidence.who)
+    if len(hosts) > 1:  # who complains of its own device knows more than who complains of a peer
+        own = {line.origin.host for line in lines if line.origin.host and "peer" not in line.fields}
+        hosts = distinct(own, evidence.who) if own else hosts
     if len(hosts) == 1:
         return hosts.pop()
-    if hosts:
-        return None
     known = evidence.host_of_rank(rank)
+    if hosts:
+        return known if known in hosts else None
     if known:
         return known
     first = _first(lines)
-    files = {line.origin.source for line in lines if rank is None or line.origin.rank == rank}
+    files = {line.origin.source for line in lines if rank is None or evidence.who.rank_of(line) == rank}
     item = evidence.file_of(first)
     return item.host_at(first.order) if len(files) == 1 and item is not None else None
 

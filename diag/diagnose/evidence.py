@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diag.diagnose.experiment import cure
+from diag.diagnose.filenames import hosts_in_names
 from diag.diagnose.runs import silent_starts
+from diag.diagnose.whois import Whois, distinct, introduce
 from diag.model import Finding, Observation, Phase
 from diag.observe.logs.filestate import FileReading
 
@@ -40,15 +42,20 @@ class FileEvidence:
     earlier_failed: int = 0
     cured_by: Mapping[str, str] = field(default_factory=dict)
     """What a later run that works was started with, and this one was not."""
+    named_host: str | None = None
+    """The machine that the file's name tells, seen beside the other files' names."""
+    who: Whois = field(default_factory=Whois)
 
     @property
     def own_host(self) -> str | None:
         """The machine the file was written on, if its lines, itself or its name tell exactly one; names before addresses."""
         for hosts in (self.hosts, {place for _, place in self.reading.places}, self.reading.own_hosts):
             if hosts:
-                named = {host for host in hosts if not _ADDRESS.match(host)} or hosts
-                return next(iter(named)) if len(named) == 1 else None
-        return _host_in_name(self.reading.name)
+                machines = distinct(hosts, self.who)
+                if self.named_host and not any(not _ADDRESS.match(host) for host in machines):
+                    return self.named_host
+                return next(iter(machines)) if len(machines) == 1 else None
+        return self.named_host
 
     def host_at(self, line: int) -> str | None:
         """The machine a line comes from, as far as the command above it or the file as a whole tells."""
@@ -223,6 +230,7 @@ class Evidence:
     names: Mapping[str, Any] = field(default_factory=dict)
     """Short names for filling sentences and fixes."""
     framework: str | None = None
+    who: Whois = field(default_factory=Whois)
 
     def file_of(self, one: Observation) -> FileEvidence | None:
         """The file evidence an observation belongs to."""
@@ -248,8 +256,15 @@ class Evidence:
 
     @property
     def all_hosts(self) -> set[str]:
-        """Every host that any line names as its writer."""
-        return {host for item in self.files for host in item.hosts}
+        """Every machine that lines, files or launchers name as a place where the launch runs, each once."""
+        hosts = {host for item in self.files for host in (*item.hosts, *item.reading.own_hosts)}
+        hosts |= {
+            str(one.fields["host"])
+            for item in self.files
+            for one in item.observations
+            if one.kind == "exit" and "host" in one.fields
+        }
+        return distinct(hosts | self.who.hosts, self.who)
 
     @property
     def works(self) -> bool:
@@ -267,27 +282,11 @@ class Evidence:
             for one in lines
             if one.kind == "exit" and one.fields.get("rank") == str(rank) and "host" in one.fields
         }
-        return hosts.pop() if len(hosts) == 1 else None
-
-
-_GENERIC = re.compile(
-    r"(?:node|rank|log|worker|run|job|out|err|part|gpu|pod|attempt|stage|step|r)?[-_.]?\d*\Z"
-)
-_NAME_PREFIX = re.compile(
-    r"(?:dmesg|syslog|kern|messages|log|journal|slurm|train|vllm|sglang|stderr|stdout|nccl)[-_.]"
-)
+        hosts = distinct(hosts, self.who)
+        return hosts.pop() if len(hosts) == 1 else (None if hosts else self.who.host_of_rank(rank))
 
 
 _ADDRESS = re.compile(r"[\d.]+\Z|[0-9a-fA-F:]+:[0-9a-fA-F:]*\Z")
-
-
-def _host_in_name(name: str) -> str | None:
-    """`dmesg-cn-234.txt` -> cn-234; names that number files tell nothing."""
-    stem = name.rsplit("/", 1)[-1].split(".", maxsplit=1)[0]
-    stripped = _NAME_PREFIX.sub("", stem)
-    if not re.search(r"[a-z]", stripped) or not re.search(r"\d", stripped) or _GENERIC.match(stripped):
-        return None
-    return stripped if stripped != stem else None
 
 
 def prepare(
@@ -298,11 +297,14 @@ def prepare(
 ) -> Evidence:
     """Choose the run of each file and collect its marks."""
     files = [_choose_run(reading) for reading in readings]
+    who = introduce(readings)
+    for item, host in zip(files, hosts_in_names([reading.name for reading in readings]), strict=True):
+        item.named_host, item.who = host, who
     _forgive_attempts(files)
     cured = {f"experiment.{name}": [value] for item in files for name, value in item.cured_by.items()}
     facts = {**facts, **cured}
     framework = next((item.reading.framework for item in files if item.reading.framework), None)
-    return Evidence(files, findings, facts, names, framework)
+    return Evidence(files, findings, facts, names, framework, who)
 
 
 _ATTEMPT = re.compile(r"(?:^|(?<=[-_./]))(?:attempt|retry|try|restart)[-_.]?(\d+)")

@@ -17,6 +17,7 @@ from diag.diagnose.facts import add_probe_facts, flatten, nested_facts
 from diag.diagnose.machine import hardware_facts as _hardware_facts
 from diag.diagnose.machine import hardware_of_facts, known_hardware, plans_of_logs, probed_hardware
 from diag.diagnose.matching import STACKS
+from diag.diagnose.standing import standing_in
 from diag.diagnose.unexplained import unexplained
 from diag.model import (
     Diagnosis,
@@ -158,6 +159,7 @@ def conclude_given(
         from diag.diagnose.stuck import judge_together
 
         everything = judge_together(everything)
+    everything += standing_in(given.logs.files)
     if given.dumps:
         from diag.diagnose.flight import judge_dumps
 
@@ -208,6 +210,7 @@ def evidence_of(paths: Sequence[str], reader: LogReader) -> Evidence:
             for one in check_plans(printed, known_hardware(files, {}, {}, ()))
             if one.status is Status.FAIL
         ]
+    findings += standing_in(files)
     table, names = flatten(files, findings, {})
     return prepare(files, findings, table, names)
 

@@ -90,15 +90,25 @@ def site_of(frames: Sequence[str]) -> Site | None:
     """Where a stack stands; None where no frame is known."""
     if _is_idle(frames):
         return Site("idle", "idle", frames[0])
-    for frame in frames:
+    for number, frame in enumerate(frames):
         for name, kind, pattern in _COMPILED:
             if pattern.search(frame):
-                return Site(name, kind, frame)
+                return _sharper(frames[number + 1 : number + 1 + GENERIC_DEPTH], Site(name, kind, frame))
     for frame in frames[:GENERIC_DEPTH]:
         for name, kind, pattern in _COMPILED_GENERIC:
             if pattern.search(frame):
                 return Site(name, kind, frame)
     return None
+
+
+def _sharper(outer: Sequence[str], site: Site) -> Site:
+    """What waits for Ray's answer may wait for a place in the cluster: the calls around it tell."""
+    if site.name == "actors":
+        for name, kind, pattern in _COMPILED:
+            for frame in outer if name == "placement" else ():
+                if pattern.search(frame):
+                    return Site(name, kind, frame)
+    return site
 
 
 def _is_idle(frames: Sequence[str]) -> bool:

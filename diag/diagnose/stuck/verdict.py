@@ -148,6 +148,8 @@ def _waits_text(waiting: Sequence[Data]) -> str:
     for one in waiting:
         sites[_call(one)].append(one)
     parts = [f"{_who(members)} in {call}" for call, members in sites.items()]
+    if any("pasted" in one for one in waiting):  # how long, only who pasted it knows
+        return f"; {', '.join(parts)} {'waits' if len(waiting) == 1 else 'wait'} for it"
     least = min(float(one["still_s"]) for one in waiting)
     return (
         f"; {', '.join(parts)} {'waits' if len(waiting) == 1 else 'wait'} for it since {least:.0f} s at least"
@@ -251,8 +253,13 @@ def _all_waiting(waiting: Sequence[Data], ranks: Sequence[Data]) -> list[Finding
     for one in waiting:
         sites[(str(one["site"]), _call(one))].append(one)
     if absent:
+        since = (
+            ""
+            if any("pasted" in one for one in waiting)
+            else f" since {min(one['still_s'] for one in waiting):.0f} s at least"
+        )
         text = (
-            f"all {len(ranks)} ranks looked at wait for others since {min(one['still_s'] for one in waiting):.0f} s at least; "
+            f"all {len(ranks)} ranks looked at wait for others{since}; "
             f"{fold(absent)} of {world} were not looked at: attach there too and explain the reports together"
         )
         data: dict[str, Any] = {"kind": "absent", "absent": absent[:64], "unexplained": True}

@@ -12,7 +12,18 @@ from typing import Any
 from diag.model import Observation, Origin, Phase
 from diag.observe.logs import facts as fact_table
 from diag.observe.logs import lexicon
+from diag.observe.logs.dumps import (
+    ABOVE_BYTES,
+    DUMP_BYTES,
+    MAX_STANDING,
+    GpuTable,
+    Standing,
+    dump_lines,
+    read_dump,
+    read_gpus,
+)
 from diag.observe.logs.heads import Head, clean, parse_head, rank_of_file
+from diag.observe.logs.identity import Introduction, introduction
 from diag.observe.logs.opening import Source
 from diag.observe.logs.places import place_of
 from diag.observe.logs.printed import PrintedArguments, parse_printed
@@ -27,6 +38,7 @@ MAX_KEPT = 400
 NO_HOSTS = ("localhost", "localhost.localdomain", "pypi", "github.com")
 
 MAX_PRINTED = 32
+MAX_INTRODUCTIONS = 20_000
 MAX_TRACEBACKS = 300
 NOTES = ("W", "I", "D")
 """First letters of the levels below an error."""
@@ -53,6 +65,11 @@ class FileReading:
     """(line, machine or pod) where the lines that follow come from: prompts, kubectl's targets."""
     commands: list[tuple[int, str]] = field(default_factory=list)
     """(line, what was typed) of launches at a prompt."""
+    who: list[Introduction] = field(default_factory=list)
+    """Lines that tell which process is which rank and which names are one machine."""
+    standing: list[Standing] = field(default_factory=list)
+    """Processes whose stacks or states somebody pasted."""
+    gpus: list[GpuTable] = field(default_factory=list)
     framework: str | None = None
     printed: list[PrintedArguments] = field(default_factory=list)
     problem: str = ""
@@ -72,6 +89,7 @@ class FileState:
         self.ends_with_newline = False
         self.tracebacks = 0
         self.traceback_ends: set[int] = set()
+        self.dump_end = 0
         self.jobs: dict[str, int] = {}
         """Slurm job -> last line that says that it was cancelled."""
         self.frameworks: set[str] = set()
@@ -109,6 +127,9 @@ class FileState:
         if "Root Cause (first observed" in text:
             matched = self._with_elastic_table(matched, block[end : end + 900])
         for user, captures in matched:
+            if self.patterns[user].owner == "@dump":
+                self._dump(self.patterns[user].name, block, start)
+                continue
             if self.patterns[user].owner == "@status":
                 self._status(block[end : end + 16], origin)
                 continue
@@ -129,13 +150,13 @@ class FileState:
             self._fact(pattern.name, match.group(1))
         elif pattern.owner == "@framework":
             self.frameworks.add(pattern.name)
+        elif pattern.owner == "@who":
+            self._introduction(pattern.name, match.groupdict(), text)
         elif pattern.owner == "@host":
             if match["host"] not in NO_HOSTS:
                 self.reading.own_hosts.add(match["host"])
         elif pattern.owner == "@place":
-            place = place_of(text)
-            if place and len(self.reading.places) < MAX_KEPT:
-                self.reading.places.append((self.line_number, place))
+            self._place(text)
         elif pattern.owner == "@job":
             self.jobs[match["job"]] = self.line_number
         elif pattern.owner == "@printed":
@@ -149,14 +170,22 @@ class FileState:
             return False
         return True
 
+    def _place(self, text: str) -> None:
+        place = place_of(text)
+        if place and len(self.reading.places) < MAX_KEPT:
+            self.reading.places.append((self.line_number, place))
+
+    def _introduction(self, kind: str, captures: Mapping[str, Any], text: str) -> None:
+        if len(self.reading.who) < MAX_INTRODUCTIONS:
+            self.reading.who.append(introduction(kind, captures, parse_head(text), self.line_number))
+
     def _origin(self, head: Head, text: str) -> Origin:
         """Who wrote the line; a process whose rank one line told keeps it on all others."""
         rank = head.rank
         if head.pid is not None:
             process = (head.host, head.pid)
             if rank is None and head.host and process not in self.processes:
-                found = compiled(r" rank (\d+) nranks ").search(text)
-                rank = int(found[1]) if found else None
+                rank = self._rank_in_group(text)
             if rank is not None:
                 self.processes[process] = rank
             rank = self.processes.get(process)
@@ -168,6 +197,14 @@ class FileState:
             process=f"{head.process or ''} pid={head.pid}".strip() if head.pid is not None else head.process,
             time_s=head.time_s,
         )
+
+    def _rank_in_group(self, text: str) -> int | None:
+        """NCCL's rank, where the communicator can be the whole launch and not a group of it."""
+        found = compiled(r" rank (\d+) nranks (\d+)").search(text)
+        local = [
+            int(value) for _, value in self.reading.facts.get("launch.nproc_per_node", ()) if value.isdigit()
+        ]
+        return int(found[1]) if found and int(found[2]) >= max(local, default=0) else None
 
     def _with_elastic_table(
         self, matched: list[tuple[int, Mapping[str, Any]]], following: bytes
@@ -242,6 +279,19 @@ class FileState:
         if any(words in before for words in IGNORED_BEFORE) or (level or "")[:1] in NOTES:
             one = replace(one, fields={**one.fields, "ignored": "true"})
         self.reading.observations.append(one)
+
+    def _dump(self, tool: str, block: bytes, start: int) -> None:
+        """A pasted dump, read from the line where it begins."""
+        text = block[start : start + DUMP_BYTES].decode("utf-8", "replace").replace("\r", "")
+        if tool == "gpus":
+            table = read_gpus(text, self.line_number)
+            self.reading.gpus += (
+                [table] if table is not None and len(self.reading.gpus) < MAX_STANDING else []
+            )
+        elif len(self.reading.standing) < MAX_STANDING and self.line_number >= self.dump_end:
+            above = block[max(0, start - ABOVE_BYTES) : start].decode("utf-8", "replace")
+            self.reading.standing += read_dump(tool, above, text, self.line_number)
+            self.dump_end = self.line_number + dump_lines(text)
 
     def _status(self, following: bytes, origin: Origin) -> None:
         """The exit status that a shell printed on the line after it was asked."""

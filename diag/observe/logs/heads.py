@@ -106,6 +106,13 @@ ROWS = (
     (_DIGIT + _LOWER + _UPPER + "-._", r"(?P<host>[\w.-]+):(?P<pid>\d+):\d+ \[(?P<gpu>-?\d+)\] "),
     # slurmstepd of several nodes: slurmstepd-node2: text
     ("s", r"(?P<process>slurmstepd)-(?P<host>[\w.-]+): (?=\S)"),
+    # kubectl get events: 6m1s  Warning  Evicted  pod/trainer-0  text
+    (
+        _DIGIT,
+        r"\d+[smhd][\w()]* +(?:\(\S+ \S+ \S+\) +)?(?:Normal|Warning) +\w+ +(?:pod|node)/(?P<host>[\w.-]+) +",
+    ),
+    # pdsh itself: pdsh@login: host: ssh exited with exit code 1
+    ("p", r"pdsh@[\w.-]+: (?P<host>[\w.-]+): (?=\S)"),
     # pdsh and clush: host: text (only names with a digit, to keep "Error: text" whole)
     (_DIGIT + _LOWER, r"(?P<host>[a-z][a-z-]*[a-z0-9-]*\d[a-z0-9.-]*|\d{1,3}(?:\.\d{1,3}){3}): (?=\S|\t)"),
     # Python logging after the time: - name - ERROR - text

@@ -178,13 +178,14 @@ FAILURE: tuple[str, ...] = (
 
 EXITS: tuple[str, ...] = (
     r"srun: error: (?P<host>[\w.-]+): task (?P<rank>\d+): (?:Exited|Killed|Out Of Memory|Segmentation|Aborted|Bus error|Floating)",
-    r"mpirun noticed that process rank (?P<rank>\d+) with PID \d+ on node (?P<host>\S+) exited",
-    r"prterun noticed that process rank (?P<rank>\d+) with PID \d+ on node (?P<host>\S+) exited",
+    r"(?:mpirun|mpiexec|orterun)\S* noticed that process rank (?P<rank>\d+) with PID \d+ on node (?P<host>\S+) exited",
+    r"prterun\S* noticed that process rank (?P<rank>\d+) with PID \d+ on node (?P<host>\S+) exited",
     r"^(?P<host>[\w.-]+): rank (?P<rank>\d+) died from signal \d+",
     r"Process name: \[(?:\[\d+,\d+\],|\S+@\d+,)(?P<rank>\d+)\]",
     r"MPI_ABORT was invoked on rank (?P<rank>\d+)",
     r"failed \(exitcode: -?\d+\) local_rank: (?P<local_rank>\d+)",
     r"Root Cause \(first observed failure\)",
+    r"^ip: (?P<host>\d+\.\d+\.\d+\.\d+)$",
     r"process (?P<rank>\d+) terminated with (?:exit code|signal)|-- Process (?P<rank2>\d+) terminated with the following error",
 )
 """Where a launcher says which process ended first: torch elastic (table and line), srun, mpirun, mp.spawn."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from diag.model import InputFile
+from diag.observe.logs import dumps, identity, lexicon, printed
 from diag.observe.logs import facts as fact_table
-from diag.observe.logs import lexicon, printed
 from diag.observe.logs.filestate import TRACEBACK_BYTES, FileReading, FileState
 from diag.observe.logs.opening import Skipped, Source
 from diag.observe.logs.printed import PRINTED
@@ -77,7 +77,7 @@ def _stored_internal_patterns(cache: Path | None) -> list[LinePattern]:
     if cache is None:
         return _internal_patterns()
     digest = hashlib.sha256()
-    for module in (lexicon, fact_table, printed, literals_module):
+    for module in (lexicon, fact_table, identity, dumps, printed, literals_module):
         place = Path(str(module.__file__))
         digest.update(f"{place}:{place.stat().st_mtime_ns}:{place.stat().st_size}".encode())
     stored = cache / f"reader-{digest.hexdigest()[:20]}.json"
@@ -103,6 +103,8 @@ def _internal_patterns() -> list[LinePattern]:
     rows += [("@fact", f"{path}|{kind}", expression) for path, expression, kind in fact_table.FACTS]
     rows += [("@host", str(number), expression) for number, expression in enumerate(lexicon.HOSTS)]
     rows += [("@place", str(number), expression) for number, expression in enumerate(lexicon.PLACES)]
+    rows += [("@who", kind, expression) for kind, expression in identity.ROWS]
+    rows += [("@dump", tool, expression) for tool, expression in dumps.TRIGGERS]
     rows += [("@job", "ended", lexicon.JOB_ENDS)]
     rows += [("@status", "asked", lexicon.STATUS)]
     rows += [("@exit", str(number), expression) for number, expression in enumerate(lexicon.EXITS)]
