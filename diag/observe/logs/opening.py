@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
+from diag.observe.logs.encodings import Recoded, wide_encoding
 from diag.system import UserError
 
 BLOCK = 1 << 20
@@ -131,10 +132,13 @@ class Opening:
         if _is_tar(head):
             yield from self._archive(name, cast(IO[bytes], _Rejoined(head, stream)))
             return
-        wide = _wide_encoding(head)
+        wide = wide_encoding(head)
         if wide:
-            stream = io.BytesIO((head + stream.read(256 << 20)).decode(wide, "replace").encode())
+            stream = cast(IO[bytes], Recoded(head, stream, wide))
             head = stream.read(SNIFF)
+            if _is_binary(head):
+                self._not_text(name, named)
+                return
         elif _is_binary(head) and not (self.wants_binary is not None and self.wants_binary(head)):
             self._not_text(name, named)
             return
@@ -264,13 +268,6 @@ _STRANGE = bytes(code for code in range(32) if code not in (7, 8, 9, 10, 12, 13,
 
 def _is_tar(head: bytes) -> bool:
     return len(head) > 262 and head[257:262] == b"ustar"
-
-
-def _wide_encoding(head: bytes) -> str | None:
-    """PowerShell and Windows editors write UTF-16."""
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "utf-16"
-    return None
 
 
 def _label(name: str) -> str:
