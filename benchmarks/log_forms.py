@@ -18,6 +18,7 @@ import random
 import re
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,10 +81,22 @@ def wrapped(columns: int) -> Form:
     """Copied from a terminal: lines end where the window ended."""
 
     def change(line: str) -> str:
-        line = line.expandtabs().rsplit("\r", 1)[-1]
-        return "\n".join(line[at : at + columns] for at in range(0, max(1, len(line)), columns))
+        shown = line.expandtabs().rstrip("\r").split("\r")
+        return "\n".join(piece for one in shown for piece in _cells(one, columns))
 
     return by_line(change)
+
+
+def _cells(line: str, columns: int) -> list[str]:
+    pieces, used = [""], 0
+    for one in line:
+        wide = 2 if unicodedata.east_asian_width(one) in "WF" else 1
+        if used + wide > columns:
+            pieces.append("")
+            used = 0
+        pieces[-1] += one
+        used += wide
+    return pieces
 
 
 def folded(columns: int) -> Form:

@@ -190,6 +190,21 @@ class Opening:
         self.skipped.append(Skipped(name, "is binary"))
 
 
+def nothing_readable(paths: Sequence[str], skipped: Sequence[Skipped]) -> UserError:
+    """One sentence for paths of which nothing could be used."""
+    one = skipped[0] if skipped else None
+    if one is not None and len(skipped) == 1 and list(paths) == [one.name]:
+        return UserError(one.why, where=_label(one.name), code="nothing-readable")
+    why = (
+        f" ({one.name} {one.why}{f', and {len(skipped) - 1} more' if len(skipped) > 1 else ''})"
+        if one
+        else ""
+    )
+    return UserError(
+        f"holds nothing that could be read{why}", where=", ".join(paths[:5]), code="nothing-readable"
+    )
+
+
 class _Rejoined(io.RawIOBase):
     """A stream with its first bytes put back (standard input cannot seek)."""
 

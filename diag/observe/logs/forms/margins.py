@@ -9,7 +9,8 @@ from diag.observe.logs.forms.interface import FRESH, Form
 SAMPLE = 64 << 10
 _QUOTE = re.compile(rb"^[ ]{0,3}> ?", re.MULTILINE)
 _QUOTED = re.compile(rb"[ ]{0,3}>(?: |$|\r)")
-_TELLING = re.compile(rb"(?:[\w.]*(?:Error|Exception): |\d\d:\d\d:\d\d|\[\w+\] )")
+_FENCE = re.compile(rb"(?m)^([ \t]{1,12})(?:```|~~~)\w*\s*$(?=[\s\S]*^\1(?:```|~~~)\s*$)")
+_TELLING = re.compile(rb"(?:[\w.]*(?:Error|Exception): |\d\d:\d\d:\d\d|\[\w+\] |\d{1,3}: )")
 
 
 class Margin(Form):
@@ -45,6 +46,9 @@ def recognise_indented(sample: bytes) -> Form | None:
     """Every line that looks like a log's own begins further right, and so do most others."""
     if b"\n " not in sample[:SAMPLE] and b"\n\t" not in sample[:SAMPLE]:
         return None
+    fence = _FENCE.search(sample[:SAMPLE])
+    if fence:
+        return Margin(re.compile(rb"^[ \t]{1,%d}" % len(fence[1]), re.MULTILINE))
     lines = _filled(sample)
     telling = [line for line in lines if _tells(line)]
     least = min(map(_indent, telling or lines), default=0)

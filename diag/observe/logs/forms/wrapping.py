@@ -13,6 +13,9 @@ NARROWEST, WIDEST = 40, 400
 MAX_PIECES = 400
 LEAST_JOINTS = 3
 """Joints that a sample must show before anything is joined."""
+USUAL = (80, 100, 120, 132, 160)
+"""Widths of windows: at these a single joint tells, if a word goes on at the first column."""
+LONGEST_WORD = 60
 
 _FENCE = re.compile(rb"(?m)^\s{0,6}(?:```|~~~)")
 _SAME_DIGITS = bytes.maketrans(b"123456789", b"000000000")
@@ -39,7 +42,11 @@ class Wrapped(Form):
             if self._pieces and (
                 FRESH.match(line)
                 or len(self._pieces) > MAX_PIECES
-                or (self._at_words and not _overflows(self._pieces[-1], line, self._columns))
+                or (
+                    self._at_words
+                    and _folded(self._pieces[-1])
+                    and not _overflows(self._pieces[-1], line, self._columns)
+                )
             ):
                 self._flush(out)
             self._pieces.append(line)
@@ -50,7 +57,7 @@ class Wrapped(Form):
         return b"\n".join(out) + b"\n" if out else b""
 
     def _goes_on(self, line: bytes) -> bool:
-        return _folded(line) if self._at_words else _fills(line, self._columns)
+        return (self._at_words and _folded(line)) or _fills(line, self._columns)
 
     def _flush(self, out: list[bytes]) -> None:
         if self._pieces:
@@ -70,38 +77,56 @@ def recognise_wrapped(sample: bytes) -> Form | None:
     widest = max(widths, default=0)
     if not NARROWEST <= widest <= WIDEST:
         return None
-    if widths.count(widest) >= LEAST_JOINTS and not _is_table(widths, widest):
-        full = [width == widest and _is_text(line) for line, width in zip(lines, widths, strict=True)]
-        joints = [
-            pair for pair, is_full in zip(pairwise(lines), full, strict=False) if is_full and pair[1].strip()
-        ]
-        begins = {
-            _begin(after) for (_, after), is_full in zip(pairwise(lines), full, strict=False) if not is_full
-        }
-        if _go_on(joints, begins):
-            return Wrapped(widest, at_words=False)
-    return _recognise_folded(lines, widest)
+    pairs = list(pairwise(lines))
+    full = [width == widest and _is_text(line) for line, width in zip(lines, widths, strict=True)]
+    joints = [pair for pair, is_full in zip(pairs, full, strict=False) if is_full and pair[1].strip()]
+    begins = {_begin(after) for (_, after), is_full in zip(pairs, full, strict=False) if not is_full}
+    if joints and not _is_table(widths, widest):
+        telling = sum(_cut_within(*pair) for pair in joints)
+        usual = widest in USUAL and 2 * telling >= len(joints)
+        if _go_on(joints, begins, 1 if usual else LEAST_JOINTS):
+            at_words = sum(_folded(line) and len(line) < widest for line in lines) > len(joints)
+            folded = _recognise_folded(pairs, widest) if at_words else None
+            return folded or Wrapped(widest, at_words=False)
+    return _recognise_folded(pairs, widest)
 
 
-def _go_on(joints: list[tuple[bytes, bytes]], begins: set[bytes]) -> bool:
+def _go_on(joints: list[tuple[bytes, bytes]], begins: set[bytes], least: int) -> bool:
     """True if what follows full lines begins as no line does, and mostly within a word."""
     going_on = [
         (line, after) for line, after in joints if not FRESH.match(after) and _begin(after) != _begin(line)
     ]
     cut = sum(not line.rstrip(b"\r")[-1:].isspace() and not after[:1].isspace() for line, after in going_on)
     odd = [_begin(after) for _, after in going_on if _begin(after) not in begins]
-    return len(set(odd)) >= LEAST_JOINTS and len(odd) >= 0.6 * len(joints) and cut >= 0.5 * len(going_on)
+    return len(set(odd)) >= least and len(odd) >= 0.6 * len(joints) and cut >= 0.5 * len(going_on)
+
+
+def _cut_within(line: bytes, after: bytes) -> bool:
+    """A word, path or sentence that goes on at the very first column, or a space that the cut left there."""
+    last, first = line.rstrip(b"\r")[-1:], after[:1]
+    if last.isspace() or (first == b" " and not after.startswith(b"  ")):
+        return after.strip()[:1].islower() or after.strip()[:1].isdigit()
+    return last not in b".:;!?" and (first.islower() or first.isdigit() or first in b"/._-,:)]}'\"=")
 
 
 def _begin(line: bytes) -> bytes:
     return line[:4].translate(_SAME_DIGITS)
 
 
-def _recognise_folded(lines: list[bytes], widest: int) -> Form | None:
-    ends = [(line, after) for line, after in pairwise(lines) if _folded(line)]
-    going_on = [pair for pair in ends if not FRESH.match(pair[1]) and _overflows(*pair, widest)]
+def _recognise_folded(pairs: list[tuple[bytes, bytes]], widest: int) -> Form | None:
+    """Lines end with the one space before the word that no longer fitted."""
+    ends = [pair for pair in pairs if _folded(pair[0])]
+    if sum(_columns(line) == widest for line, _ in ends) > 0.5 * len(ends):
+        return None  # the window's end, and only by chance a space
+    going_on = [
+        (line, after)
+        for line, after in ends
+        if not FRESH.match(after) and _overflows(line, after, widest) and len(line) > widest - LONGEST_WORD
+    ]
     if len(going_on) >= LEAST_JOINTS and len(going_on) >= 0.8 * len(ends):
         return Wrapped(widest, at_words=True)
+    if going_on and len(going_on) == len(ends) and 70 <= widest <= 140:
+        return Wrapped(widest, at_words=True) if all(_cut_within(*pair) for pair in ends) else None
     return None
 
 
