@@ -67,7 +67,7 @@ def _concerned(base: Base, evidence: Evidence, touched: set[str]) -> list[str]:
         "fact": bool(evidence.facts),
     }
     causes = {str(one.data.get("cause")) for one in evidence.findings}
-    wanted = touched | causes | {name for name, _, kind, _, _ in base.signals() if there.get(kind)}
+    wanted = touched | causes | {one.playbook for one in base.signals() if there.get(one.kind)}
     return [name for name in base.playbooks if name in wanted]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from diag.diagnose.experiment import cure
 from diag.model import Finding, Observation, Phase
 from diag.observe.logs.filestate import FileReading
 
@@ -36,6 +37,8 @@ class FileEvidence:
     exceptions: list[Observation] = field(default_factory=list)
     other_runs: int = 0
     earlier_failed: int = 0
+    cured_by: Mapping[str, str] = field(default_factory=dict)
+    """What a later run that works was started with, and this one was not."""
 
     @property
     def own_host(self) -> str | None:
@@ -283,6 +286,8 @@ def prepare(
     """Choose the run of each file and collect its marks."""
     files = [_choose_run(reading) for reading in readings]
     _forgive_attempts(files)
+    cured = {f"experiment.{name}": [value] for item in files for name, value in item.cured_by.items()}
+    facts = {**facts, **cured}
     framework = next((item.reading.framework for item in files if item.reading.framework), None)
     return Evidence(files, findings, facts, names, framework)
 
@@ -313,9 +318,20 @@ def _choose_run(reading: FileReading) -> FileEvidence:
     chosen = runs[-1]
     if not chosen.alive and not _failed(chosen):  # a last run that tells nothing leaves the one before
         chosen = next((run for run in reversed(runs) if _failed(run)), chosen)
+    elif reading.commands and not _failed(chosen):
+        chosen = _before_cure(reading, runs) or chosen
     chosen.other_runs = len(runs) - 1
     chosen.earlier_failed = sum(_failed(run) for run in runs if run.first_line < chosen.first_line)
     return chosen
+
+
+def _before_cure(reading: FileReading, runs: Sequence[FileEvidence]) -> FileEvidence | None:
+    """The failed run that was tried again in another way, with success: it is what the user asks about."""
+    number = next((at for at in reversed(range(len(runs))) if _failed(runs[at])), None)
+    if number is None:
+        return None
+    runs[number].cured_by = cure(reading, [run.first_line for run in runs], number, len(runs) - 1)
+    return runs[number] if runs[number].cured_by else None
 
 
 def _run_bounds(reading: FileReading) -> list[tuple[int, int]]:

@@ -132,7 +132,11 @@ def _form(playbook: Playbook, loaded: dict[str, Playbook]) -> list[str]:
         for name in group
     }
     used |= {name for clause in playbook.when for pair in (*clause.unfinished,) for name in pair}
-    used |= {pair[0] for clause in playbook.when for pair in (*clause.repeats, *clause.differs, *clause.same)}
+    used |= {
+        pair[0]
+        for clause in playbook.when
+        for pair in (*clause.repeats, *clause.differs, *clause.same, *clause.conflicts, *clause.outlier)
+    }
     used |= {name for signal in playbook.signals.values() for name in signal.cleared_by}
     problems += [
         f"signal {name!r} is used in no clause and captures nothing"

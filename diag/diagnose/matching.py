@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from diag.diagnose.evidence import Evidence, stream_of
+from diag.diagnose.spread import grouped, odd_hosts
 from diag.model import Finding, Observation, Status
-from diag.playbooks.schema import Clause, Condition, Playbook, Signal
+from diag.playbooks.schema import PROGRAM, Clause, Condition, Playbook, Signal
 
 STATED = ("cause", "effect")
 
@@ -123,7 +124,10 @@ class Matcher:
         if item is None:
             return False
         for name in signal.cleared_by:
-            later = self.index.get(f"{self.playbook.id}/{name}", [])
+            if name == PROGRAM:
+                later = [*item.phases, *item.alive, *item.exceptions]
+            else:
+                later = self.index.get(f"{self.playbook.id}/{name}", [])
             if any(
                 other.order >= one.order
                 and other is not one
@@ -229,6 +233,17 @@ class Matcher:
             if not any(len(group) > 1 for group in writers.values()):
                 return False
             hits.append(self.hits(name))
+        for name, pair in clause.conflicts:
+            key, _, capture = pair.partition(" ")
+            found = grouped(self.hits(name).lines, key, capture)
+            if not any(len(values) > 1 for values in found.values()):
+                return False
+            hits.append(self.hits(name))
+        for name, capture in clause.outlier:
+            odd = odd_hosts(self.hits(name).lines, capture)
+            if not odd:
+                return False
+            hits.append(SignalHits(self.hits(name).signal, odd))
         return True
 
     def _in_phase(self, clause: Clause, match: ClauseMatch) -> bool:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import diag
 from diag.playbooks.known_lines import KNOWN, Line, collect, stored
@@ -22,6 +22,22 @@ from diag.system import UserError
 
 COMPILED = "compiled.json"
 """Written into the wheel at build time, so that a read-only container need not parse YAML."""
+
+
+class SignalStrings(NamedTuple):
+    """What the log reader needs of a signal."""
+
+    playbook: str
+    name: str
+    kind: str
+    parts: Sequence[str]
+    literals: Sequence[Sequence[str]]
+    few: bool
+    """Mere context that captures nothing: a few of its lines tell as much as all."""
+
+
+def _few(says: str, conditions: Sequence[Any], parts: Sequence[str]) -> bool:
+    return says == "context" and not conditions and not any("(?P<" in part for part in parts)
 
 
 class StoredPlaybooks(Mapping[str, Playbook]):
@@ -43,11 +59,14 @@ class StoredPlaybooks(Mapping[str, Playbook]):
     def __len__(self) -> int:
         return len(self._raw)
 
-    def signals(self) -> Iterator[tuple[str, str, str, Sequence[str], Sequence[Sequence[str]]]]:
-        """(playbook, signal, kind, parts, literals) of every signal."""
+    def signals(self) -> Iterator[SignalStrings]:
+        """Every signal's strings."""
         for name, entry in self._raw.items():
             for signal in entry["signals"].values():
-                yield name, signal["name"], signal["kind"], signal["parts"], signal["literals"]
+                few = _few(signal["says"], signal["conditions"], signal["parts"])
+                yield SignalStrings(
+                    name, signal["name"], signal["kind"], signal["parts"], signal["literals"], few
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +94,15 @@ class Base:
             write_private(self.cache / f"lines-{self.key}.json", dump_lines(lines).encode())
         return lines
 
-    def signals(self) -> Iterator[tuple[str, str, str, Sequence[str], Sequence[Sequence[str]]]]:
-        """(playbook, signal, kind, parts, literals) of every signal, without making whole playbooks."""
+    def signals(self) -> Iterator[SignalStrings]:
+        """Every signal's strings, without making whole playbooks."""
         if isinstance(self.playbooks, StoredPlaybooks):
             yield from self.playbooks.signals()
             return
         for playbook in self.playbooks.values():
             for signal in playbook.signals.values():
-                yield playbook.id, signal.name, signal.kind, signal.parts, signal.literals
+                few = _few(signal.says, signal.conditions, signal.parts)
+                yield SignalStrings(playbook.id, signal.name, signal.kind, signal.parts, signal.literals, few)
 
 
 def home() -> Path:

@@ -70,6 +70,8 @@ _CLAUSE_KEYS = {
     "not_phases",
     "ranks",
     "differs",
+    "conflicts",
+    "outlier",
     "same",
     "ceiling",
 }
@@ -318,12 +320,14 @@ def _clause(reader: _Reader, place: str, raw: Any, signals: Mapping[str, Signal]
         if "ranks" in raw
         else "",
         differs=reader.pairs(raw.get("differs"), f"{place}.differs"),
+        conflicts=reader.pairs(raw.get("conflicts"), f"{place}.conflicts"),
+        outlier=reader.pairs(raw.get("outlier"), f"{place}.outlier"),
         same=reader.pairs(raw.get("same"), f"{place}.same"),
         ceiling=reader.choice(raw["ceiling"], f"{place}.ceiling", ("possible", "likely"))
         if "ceiling" in raw
         else "",
     )
-    known(tuple(name for name, _ in (*clause.differs, *clause.same)))
+    known(tuple(name for name, _ in (*clause.differs, *clause.same, *clause.conflicts, *clause.outlier)))
     if not (
         clause.all
         or clause.any
@@ -332,6 +336,8 @@ def _clause(reader: _Reader, place: str, raw: Any, signals: Mapping[str, Signal]
         or clause.repeats
         or clause.sequence
         or clause.differs
+        or clause.conflicts
+        or clause.outlier
         or clause.same
     ):
         raise reader.fail(place, "asks for nothing that must be there")

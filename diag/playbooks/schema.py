@@ -49,6 +49,9 @@ class Condition:
     """Another fact's path, compared with instead of `values`."""
 
 
+PROGRAM = "@program"
+
+
 @dataclass(frozen=True, slots=True)
 class Signal:
     """One named thing to look for.
@@ -74,7 +77,10 @@ class Signal:
     statuses: tuple[str, ...] = ()
     conditions: tuple[Condition, ...] = ()
     cleared_by: tuple[str, ...] = ()
-    """Signals which, seen later in the same stream, take this one back (a retry that succeeds)."""
+    """Signals which, seen later in the same stream, take this one back (a retry that succeeds).
+
+    `@program` stands for anything by which a program of the launch tells that it runs: a phase, progress, a traceback.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,10 @@ class Clause:
     """(signal, capture): the capture has different values on different lines."""
     same: tuple[tuple[str, str], ...] = ()
     """(signal, capture): two different processes, hosts or ranks show the same value."""
+    conflicts: tuple[tuple[str, str], ...] = ()
+    """(signal, `key value`): two lines agree on the key and differ in the value; `host`, `rank` and `process` mean the writer's."""
+    outlier: tuple[tuple[str, str], ...] = ()
+    """(signal, capture): each host has one value, and the fewer of at least three hosts differ from the more."""
     ceiling: str = ""
     """`possible` where the evidence is circumstantial whatever its kind."""
 

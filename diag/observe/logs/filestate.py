@@ -51,6 +51,8 @@ class FileReading:
     """Machines that the file says it was written on."""
     places: list[tuple[int, str]] = field(default_factory=list)
     """(line, machine or pod) where the lines that follow come from: prompts, kubectl's targets."""
+    commands: list[tuple[int, str]] = field(default_factory=list)
+    """(line, what was typed) of launches at a prompt."""
     framework: str | None = None
     printed: list[PrintedArguments] = field(default_factory=list)
     problem: str = ""
@@ -139,6 +141,8 @@ class FileState:
         elif pattern.owner == "@printed":
             self._printed(pattern.name, match.group("arguments"))
         elif pattern.owner == "@run":
+            if match.group().startswith(("$ ", "# ")) and len(self.reading.commands) < MAX_KEPT:
+                self.reading.commands.append((self.line_number, text[match.start() + 2 :][:4000]))
             if not self.reading.run_starts or self.line_number - self.reading.run_starts[-1] > 3:
                 self.reading.run_starts.append(self.line_number)
         else:

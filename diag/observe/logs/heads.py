@@ -6,6 +6,7 @@ Heads nest (kubectl around Ray around vLLM around NCCL), so rows are applied aga
 from __future__ import annotations
 
 import re
+import string
 from dataclasses import dataclass
 
 MAX_NESTING = 8
@@ -19,86 +20,128 @@ _MONTHS = {
 
 _TIME = r"(?P<h>\d{2}):(?P<mi>\d{2}):(?P<s>\d{2})(?:[.,](?P<f>\d{1,9}))?"
 
-_ROWS = tuple(
-    re.compile(row)
-    for row in (
-        # loguru after the time: | ERROR    | module:function:12 - text
-        r"\| (?P<level>INFO|WARNING|ERROR|DEBUG|CRITICAL|SUCCESS) +\| [\w.:<>-]+ - ",
-        # rich and Ray draw boxes around tracebacks
-        r"[\s]*[│┃║|╭╰╮╯─]{1,3} ?(?=\S|  )",
-        # docker json-file
-        r'\{"log":"',
-        # kubectl logs --prefix: [pod/name/container]
-        r"\[pod/(?P<host>[^/\]]+)/(?P<process>[^\]]+)\] ",
-        # stern: pod container text, where another head follows
+_DIGIT, _LOWER, _UPPER = string.digits, string.ascii_lowercase, string.ascii_uppercase
+_SPACE = "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f "
+
+ROWS = (
+    # loguru after the time: | ERROR    | module:function:12 - text
+    ("|", r"\| (?P<level>INFO|WARNING|ERROR|DEBUG|CRITICAL|SUCCESS) +\| [\w.:<>-]+ - "),
+    # rich and Ray draw boxes around tracebacks
+    (_SPACE + "|", r"[\s]*[│┃║|╭╰╮╯─]{1,3} ?(?=\S|  )"),
+    # docker json-file
+    ("{", r'\{"log":"'),
+    # kubectl logs --prefix: [pod/name/container]
+    ("[", r"\[pod/(?P<host>[^/\]]+)/(?P<process>[^\]]+)\] "),
+    # stern: pod container text, where another head follows
+    (
+        _DIGIT + _LOWER,
         r"(?P<host>[a-z0-9](?:[a-z0-9-]*[a-z0-9])?-[a-z0-9]{1,10}) (?P<process>[a-z][a-z0-9-]*) (?=\(\w+(?: \w+)? pid=|(?:INFO|ERROR|WARNING|DEBUG)\b|\[?20\d\d-|\[rank\d|Traceback )",
-        # torchrun, newer and older: [rank3]: [default0]:
-        r"\[rank(?P<rank>\d+)\]:? ?",
-        r"\[default(?P<local>\d+)\]: ?",
-        # mpirun --tag-output: [1,3]<stderr>: with and without host
-        r"\[\d+,(?P<rank>\d+)\](?:<(?:stdout|stderr|stddiag)>)?:? ?",
-        # horovodrun, with and without its clock: Thu Nov  5 02:25:20 2020[2]<stderr>:
+    ),
+    # torchrun, newer and older: [rank3]: [default0]:
+    ("[", r"\[rank(?P<rank>\d+)\]:? ?"),
+    ("[", r"\[default(?P<local>\d+)\]: ?"),
+    # mpirun --tag-output: [1,3]<stderr>: with and without host
+    ("[", r"\[\d+,(?P<rank>\d+)\](?:<(?:stdout|stderr|stddiag)>)?:? ?"),
+    # horovodrun, with and without its clock: Thu Nov  5 02:25:20 2020[2]<stderr>:
+    (
+        _UPPER + "[",
         rf"(?:[A-Z][a-z]{{2}} (?P<mon>[A-Z][a-z]{{2}}) +(?P<d>\d{{1,2}}) {_TIME} (?P<y>20\d\d))?\[(?P<rank>\d+)\]<std(?:out|err)>: ?",
-        # PRRTE: [prterun-host-1234@1,3]<stderr>:
-        r"\[[\w.-]+@\d+,(?P<rank>\d+)\](?:<std(?:out|err|diag)>)?:? ?",
-        # Lightning: [rank: 3]
-        r"\[rank: (?P<rank>\d+)\] ",
-        # NeMo: [NeMo E 2024-05-01 10:00:00 file:12] and with the rank
-        rf"\[NeMo (?P<level>[IWE]) (?P<y>20\d\d)-(?P<mo>\d\d)-(?P<d>\d\d) {_TIME} [^\]]{{1,80}}\] ?",
-        # srun -l
-        r" {0,3}(?P<rank>\d{1,4}): (?=\S)",
-        # SkyPilot: (worker1, rank=1, pid=20498, ip=10.142.0.41)
-        r"\((?P<process>[\w.-]+), rank=(?P<rank>\d+), pid=(?P<pid>\d+)(?:, ip=(?P<host>[\w.:-]+))?\) ?",
-        # Ray: (ClassName pid=1, ip=10.0.0.1)
-        r"\((?P<process>[\w.:<> -]*?)\s*pid=(?P<pid>\d+)(?:, ip=(?P<host>[\w.:-]+))?\) ?",
-        # vLLM: (Worker_TP0_EP0 pid=1) (VllmWorker rank=3 pid=1) (VllmWorker TP1 pid=1)
-        r"\((?P<process>\w+) rank=(?P<rank>\d+) pid=(?P<pid>\d+)\) ?",
-        r"\((?P<process>[\w.-]+(?: \w+)?) pid=(?P<pid>\d+)\) ?",
-        # Dynamo serve: [VllmWorker:1]
-        r"\[(?P<process>[A-Z]\w+:\d+)\] ",
-        # compose: name-1  | text
-        r"(?P<process>[A-Za-z][\w.-]*?-\d+) {1,20}\| ",
-        # ISO, with and without brackets
+    ),
+    # PRRTE: [prterun-host-1234@1,3]<stderr>:
+    ("[", r"\[[\w.-]+@\d+,(?P<rank>\d+)\](?:<std(?:out|err|diag)>)?:? ?"),
+    # Lightning: [rank: 3]
+    ("[", r"\[rank: (?P<rank>\d+)\] "),
+    # NeMo: [NeMo E 2024-05-01 10:00:00 file:12] and with the rank
+    ("[", rf"\[NeMo (?P<level>[IWE]) (?P<y>20\d\d)-(?P<mo>\d\d)-(?P<d>\d\d) {_TIME} [^\]]{{1,80}}\] ?"),
+    # srun -l
+    (_DIGIT + " ", r" {0,3}(?P<rank>\d{1,4}): (?=\S)"),
+    # SkyPilot: (worker1, rank=1, pid=20498, ip=10.142.0.41)
+    ("(", r"\((?P<process>[\w.-]+), rank=(?P<rank>\d+), pid=(?P<pid>\d+)(?:, ip=(?P<host>[\w.:-]+))?\) ?"),
+    # Ray: (ClassName pid=1, ip=10.0.0.1)
+    ("(", r"\((?P<process>[\w.:<> -]*?)\s*pid=(?P<pid>\d+)(?:, ip=(?P<host>[\w.:-]+))?\) ?"),
+    # vLLM: (Worker_TP0_EP0 pid=1) (VllmWorker rank=3 pid=1) (VllmWorker TP1 pid=1)
+    ("(", r"\((?P<process>\w+) rank=(?P<rank>\d+) pid=(?P<pid>\d+)\) ?"),
+    ("(", r"\((?P<process>[\w.-]+(?: \w+)?) pid=(?P<pid>\d+)\) ?"),
+    # Dynamo serve: [VllmWorker:1]
+    ("[", r"\[(?P<process>[A-Z]\w+:\d+)\] "),
+    # compose: name-1  | text
+    (_LOWER + _UPPER, r"(?P<process>[A-Za-z][\w.-]*?-\d+) {1,20}\| "),
+    # ISO, with and without brackets
+    (
+        "2[",
         rf"\[?(?P<y>20\d\d)-(?P<mo>\d\d)-(?P<d>\d\d)[T ]{_TIME}(?:Z|[+-]\d\d:?\d\d)?(?: TP(?P<rank>\d+)|(?: DP\d+)?(?: TP(?P<rank2>\d+))?(?: EP\d+)?(?: PP\d+)?)\]?:? ?",
-        # container runtimes (CRI): stdout F text
-        r"(?:stdout|stderr) [FP] ",
-        # SGLang with the time alone
-        r"\[\d{2}:\d{2}:\d{2}(?: DP\d+)?(?: TP(?P<rank>\d+))?(?: EP\d+)?\] ",
-        # vLLM: INFO 04-28 08:14:33 [file.py:12]
-        rf"(?P<level>[A-Z]{{4,8}}) (?P<mo>\d\d)-(?P<d>\d\d) {_TIME} (?:\[?[\w./-]+\.py:\d+\]?)? ?",
-        # glog and torch: [E1120 12:00:00.123 socket.cpp:12] E1120 12:00:00.1 1234 file.cc:12]
+    ),
+    # container runtimes (CRI): stdout F text
+    ("s", r"(?:stdout|stderr) [FP] "),
+    # SGLang with the time alone
+    ("[", r"\[\d{2}:\d{2}:\d{2}(?: DP\d+)?(?: TP(?P<rank>\d+))?(?: EP\d+)?\] "),
+    # vLLM: INFO 04-28 08:14:33 [file.py:12]
+    (_UPPER, rf"(?P<level>[A-Z]{{4,8}}) (?P<mo>\d\d)-(?P<d>\d\d) {_TIME} (?:\[?[\w./-]+\.py:\d+\]?)? ?"),
+    # glog and torch: [E1120 12:00:00.123 socket.cpp:12] E1120 12:00:00.1 1234 file.cc:12]
+    (
+        "EFIW[",
         rf"\[?(?P<level>[IWEF])(?P<mo>\d)?(?P<mo2>\d)(?P<d>\d\d) {_TIME}(?: +(?P<pid>\d+))? [\w./-]+:\d+\] ?",
-        # torch without times, and its watchdog's own rank
-        r"\[(?P<level>[IWEF]) [\w./-]+:\d+\] ?",
-        r"\[(?:PG [^\]]{1,80} )?Rank (?P<rank>\d+)\]:? ",
-        # Python logging in the American form
-        rf"\[?(?P<mo>\d\d)/(?P<d>\d\d)/(?P<y>20\d\d)[- ]{_TIME}\]? ?(?:- )?",
-        # TensorRT-LLM
-        r"\[TRT-LLM\](?: \[RANK (?P<rank>\d+)\])? ?\[(?P<level>[A-Z])\] ?",
-        # syslog and journald
+    ),
+    # torch without times, and its watchdog's own rank
+    ("[", r"\[(?P<level>[IWEF]) [\w./-]+:\d+\] ?"),
+    ("[", r"\[(?:PG [^\]]{1,80} )?Rank (?P<rank>\d+)\]:? "),
+    # Python logging in the American form
+    (_DIGIT + "[", rf"\[?(?P<mo>\d\d)/(?P<d>\d\d)/(?P<y>20\d\d)[- ]{_TIME}\]? ?(?:- )?"),
+    # TensorRT-LLM
+    ("[", r"\[TRT-LLM\](?: \[RANK (?P<rank>\d+)\])? ?\[(?P<level>[A-Z])\] ?"),
+    # syslog and journald
+    (
+        _UPPER,
         rf"(?P<mon>[A-Z][a-z]{{2}}) +(?P<d>\d{{1,2}}) {_TIME} (?P<host>[\w.-]+) (?P<process>[\w./-]+?)(?:\[(?P<pid>\d+)\])?: ?",
-        # UCX: [1744970122.411037] [host:pid:0] file.c:1 UCX ERROR
-        r"\[(?P<epoch>\d{10}\.\d+)\] \[(?P<host>[\w.-]+):(?P<pid>\d+):\d+\] +",
-        # UCX and its signal handler: [host:pid :0] or [host:pid :0:tid]
-        r"\[(?P<host>[\w.-]+):(?P<pid>\d+) +:\d+(?::\d+)?\] +",
-        # Open MPI: [host:pid], not [file.py:12]
-        r"\[(?P<host>[a-z][\w-]*(?:\.[\w-]+)*?):(?P<pid>\d{2,7})\] (?=[A-Z*\d\[a-z])",
-        # dmesg
-        r"\[ *(?P<uptime>\d+\.\d{3,6})\] ",
-        # NCCL: host:pid:tid [dev]
-        r"(?P<host>[\w.-]+):(?P<pid>\d+):\d+ \[(?P<gpu>-?\d+)\] ",
-        # slurmstepd of several nodes: slurmstepd-node2: text
-        r"(?P<process>slurmstepd)-(?P<host>[\w.-]+): (?=\S)",
-        # pdsh and clush: host: text (only names with a digit, to keep "Error: text" whole)
-        r"(?P<host>[a-z][a-z-]*[a-z0-9-]*\d[a-z0-9.-]*|\d{1,3}(?:\.\d{1,3}){3}): (?=\S)",
-        # Python logging after the time: - name - ERROR - text
-        r"- [\w.]+ - (?P<level>INFO|WARNING|ERROR|DEBUG|CRITICAL) - ",
-        # Ray without a pid: (raylet, ip=10.0.0.1) (autoscaler +12s)
-        r"\((?P<process>raylet|gcs_server|dashboard|autoscaler)(?:, ip=(?P<host>[\w.:-]+)| \+\w+)?\) ",
-        # level words
-        r"\[?(?P<level>INFO|WARN|WARNING|ERROR|DEBUG|CRITICAL|FATAL)\]?:? +(?=\S)",
-    )
+    ),
+    # UCX: [1744970122.411037] [host:pid:0] file.c:1 UCX ERROR
+    ("[", r"\[(?P<epoch>\d{10}\.\d+)\] \[(?P<host>[\w.-]+):(?P<pid>\d+):\d+\] +"),
+    # UCX and its signal handler: [host:pid :0] or [host:pid :0:tid]
+    ("[", r"\[(?P<host>[\w.-]+):(?P<pid>\d+) +:\d+(?::\d+)?\] +"),
+    # Open MPI: [host:pid], not [file.py:12]
+    ("[", r"\[(?P<host>[a-z][\w-]*(?:\.[\w-]+)*?):(?P<pid>\d{2,7})\] (?=[A-Z*\d\[a-z])"),
+    # dmesg
+    ("[", r"\[ *(?P<uptime>\d+\.\d{3,6})\] "),
+    # NCCL: host:pid:tid [dev]
+    (_DIGIT + _LOWER + _UPPER + "-._", r"(?P<host>[\w.-]+):(?P<pid>\d+):\d+ \[(?P<gpu>-?\d+)\] "),
+    # slurmstepd of several nodes: slurmstepd-node2: text
+    ("s", r"(?P<process>slurmstepd)-(?P<host>[\w.-]+): (?=\S)"),
+    # pdsh and clush: host: text (only names with a digit, to keep "Error: text" whole)
+    (_DIGIT + _LOWER, r"(?P<host>[a-z][a-z-]*[a-z0-9-]*\d[a-z0-9.-]*|\d{1,3}(?:\.\d{1,3}){3}): (?=\S|\t)"),
+    # Python logging after the time: - name - ERROR - text
+    ("-", r"- [\w.]+ - (?P<level>INFO|WARNING|ERROR|DEBUG|CRITICAL) - "),
+    # Ray without a pid: (raylet, ip=10.0.0.1) (autoscaler +12s)
+    ("(", r"\((?P<process>raylet|gcs_server|dashboard|autoscaler)(?:, ip=(?P<host>[\w.:-]+)| \+\w+)?\) "),
+    # level words
+    ("CDEFIW[", r"\[?(?P<level>INFO|WARN|WARNING|ERROR|DEBUG|CRITICAL|FATAL)\]?:? +(?=\S)"),
 )
+"""(ASCII characters that a line's head of this form can begin with, form); other characters may begin any."""
+
+_BY_FIRST: dict[str, tuple[int, ...]] = {}
+_FORMS: dict[int, re.Pattern[str]] = {}
+
+
+def _rows_for(char: str) -> tuple[int, ...]:
+    """Numbers of the rows that fit a first character (none at the end of a line)."""
+    rows = _BY_FIRST.get(char)
+    if rows is None:
+        rows = tuple(
+            number
+            for number, (starts, _) in enumerate(ROWS)
+            if char and (char in starts or not char.isascii())
+        )
+        _BY_FIRST[char] = rows
+    return rows
+
+
+def _form(number: int) -> re.Pattern[str]:
+    """A row's expression, compiled when a line first comes into question: most launches use few of them."""
+    form = _FORMS.get(number)
+    if form is None:
+        form = _FORMS[number] = re.compile(ROWS[number][1])
+    return form
+
+
 _RANK_IN_PROCESS = re.compile(r"(?:_|\b)TP(\d+)|Worker_(\d+)\b|[Rr]ank[_ =]?(\d+)")
 _RANK_IN_NAME = re.compile(r"(?:^|[\W_])(?:rank|rk|r|process|proc|task)[-_.]?(\d{1,5})(?=\D|$)")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[()][A-Z0-9]|\x1b\][^\x07]*\x07")
@@ -133,8 +176,8 @@ def parse_head(line: str) -> Head:
     fields: dict[str, str] = {}
     position = 0
     for _ in range(MAX_NESTING):
-        for row in _ROWS:
-            match = row.match(line, position)
+        for number in _rows_for(line[position : position + 1]):
+            match = (_FORMS.get(number) or _form(number)).match(line, position)
             if match and match.end() > position:
                 position = match.end()
                 for key, value in match.groupdict().items():

@@ -210,7 +210,7 @@ PLACES: tuple[str, ...] = (
 )
 """Prompts and descriptions that tell where the following lines come from; `places.place_of` reads them."""
 
-STATUS = r"echo .{0,40}\$\?"
+STATUS = r"echo .{0,40}(?:\$\?|PIPESTATUS\[0\])"
 """A shell is asked for the exit status, which stands alone on the next line."""
 
 JOB_ENDS = r"\*\*\* JOB (?P<job>\d+) ON \S+ CANCELLED AT"
@@ -222,7 +222,7 @@ RUN_STARTS: tuple[str, ...] = (
     r"Running dynamo serve with",
     r"torch[/.]distributed[/.]run(?:\.py:\d+\] |: ?)\*{10}|\[runner\.py:\d+:main\] cmd = |^Sender: LSF System",
     r"The following values were not passed to `accelerate launch`|INFO:__main__:\*{10}|WARNING:__main__:\*{10}",
-    r"[$#] .{0,200}?(?:torchrun |vllm serve|python3? -m (?:vllm|sglang|torch\.distributed|dynamo)|accelerate launch|deepspeed |mpirun |trtllm-serve)",
+    r"[$#] .{0,200}?(?:torchrun |vllm serve|python3? -m (?:vllm|sglang|torch\.distributed|dynamo)|accelerate launch|deepspeed |mpirun |trtllm-serve|\w+_perf )",
 )
 """Where another run begins in the same file."""
 

@@ -64,11 +64,11 @@ class LogReader:
 def build_reader(base: Base, on_bytes: Callable[[int], None] | None = None) -> LogReader:
     """Compile everything that lines are searched for."""
     patterns = _stored_internal_patterns(base.cache)
-    for owner, name, kind, parts, literals in base.signals():
-        if kind == "log":
+    for one in base.signals():
+        if one.kind == "log":
             patterns += [
-                LinePattern(owner, name, part, tuple(needed))
-                for part, needed in zip(parts, literals, strict=True)
+                LinePattern(one.playbook, one.name, part, tuple(needed), one.few)
+                for part, needed in zip(one.parts, one.literals, strict=True)
             ]
     scanner = build_scanner(patterns, cache=base.cache, key=base.key)
     return LogReader(scanner, patterns, on_bytes)

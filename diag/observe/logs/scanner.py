@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 MAX_HITS = 2000
-"""Lines kept per string and file; beyond, each block gives its next and its last."""
+"""Lines kept per string and file; beyond, samples `STRIDE` apart, and each block's next and last."""
+
+FEW_HITS = 16
+"""The same for strings that only tell that something went on: their first lines, samples and the last say it."""
+
+STRIDE = 64 << 10
+MAX_SAMPLES = 64
 
 MAX_LINE = 16 << 10
 """A longer line is read as the window around what was found."""
@@ -28,6 +34,8 @@ class LinePattern:
     name: str
     expression: str
     literals: tuple[str, ...]
+    few: bool = False
+    """A few of its lines tell as much as all of them."""
 
 
 @dataclass(slots=True)
@@ -35,6 +43,7 @@ class Counter:
     """How often a string was seen in the file at hand."""
 
     hits: int = 0
+    samples: int = 0
 
 
 @dataclass(slots=True)
@@ -45,6 +54,8 @@ class Scanner:
     literals: list[bytes] = field(default_factory=list)
     users: list[list[int]] = field(default_factory=list)
     """For each string the numbers of the patterns that want it."""
+    limits: list[int] = field(default_factory=list)
+    """For each string how many of its lines are kept in a file before they are sampled."""
     engine: str = "re"
     _database: Any = None
     _fallback: Any = None
@@ -73,7 +84,8 @@ def build_scanner(patterns: Sequence[LinePattern], cache: Path | None = None, ke
                 index[raw] = len(users)
                 users.append([])
             users[index[raw]].append(number)
-    scanner = Scanner(patterns=patterns, literals=list(index), users=users)
+    limits = [FEW_HITS if all(patterns[one].few for one in wanted) else MAX_HITS for wanted in users]
+    scanner = Scanner(patterns=patterns, literals=list(index), users=users, limits=limits)
     try:
         scanner._database = _hyperscan(scanner.literals, cache, key)
         scanner.engine = "hyperscan"
@@ -117,39 +129,52 @@ def candidates(
     scanner: Scanner, block: bytes, counters: dict[int, Counter]
 ) -> list[tuple[int, int, list[int]]]:
     """Return (start, end, pattern numbers) of every line of the block worth trying, in order."""
-    lines: dict[tuple[int, int], set[int]] = {}
+    lines: dict[tuple[int, int], list[int]] = {}
+    breaks = _BREAKS if b"\r" in block else _BREAKS[:1]
     for number in scanner.present(block):
-        literal = scanner.literals[number]
-        counter = counters.setdefault(number, Counter())
-        for position in _positions(block, literal, counter):
-            span = line_around(block, position)
-            lines.setdefault(span, set()).update(scanner.users[number])
-    return [(start, end, sorted(users)) for (start, end), users in sorted(lines.items())]
+        counter = counters.get(number)
+        if counter is None:
+            counter = counters[number] = Counter()
+        users = scanner.users[number]
+        for span in _spans(block, scanner.literals[number], counter, scanner.limits[number], breaks):
+            lines.setdefault(span, []).extend(users)
+    return [(start, end, sorted(set(users))) for (start, end), users in sorted(lines.items())]
 
 
-def _positions(block: bytes, literal: bytes, counter: Counter) -> list[int]:
+def _spans(
+    block: bytes, literal: bytes, counter: Counter, limit: int, breaks: Sequence[bytes]
+) -> list[tuple[int, int]]:
+    """Lines of the block that hold the string: all up to the limit, then samples, the next and the last."""
     found = []
     position = block.find(literal)
-    while position >= 0 and counter.hits < MAX_HITS:
-        found.append(position)
+    while position >= 0 and counter.hits < limit:
+        span = line_around(block, position, breaks)
+        found.append(span)
         counter.hits += 1
-        position = block.find(literal, max(line_around(block, position)[1], position + len(literal)))
+        position = block.find(literal, max(span[1], position + len(literal)))
     if position >= 0:
-        found.append(position)
-        found.append(block.rfind(literal))
+        last = block.rfind(literal)
+        while 0 <= position < last and counter.samples < MAX_SAMPLES:
+            found.append(line_around(block, position, breaks))
+            counter.samples += 1
+            position = block.find(literal, position + STRIDE)
+        found += [line_around(block, one, breaks) for one in (position, last) if one >= 0]
     return found
 
 
 _BREAKS = (b"\n", b"\r")
 
 
-def line_around(block: bytes, position: int) -> tuple[int, int]:
+def line_around(block: bytes, position: int, breaks: Sequence[bytes] = _BREAKS) -> tuple[int, int]:
     """The line (or progress-bar segment between carriage returns) around a position, at most MAX_LINE long."""
     low = max(0, position - MAX_LINE // 2)
     high = min(len(block), position + MAX_LINE // 2)
-    start = max(block.rfind(mark, low, position) for mark in _BREAKS) + 1
-    ends = [end for end in (block.find(mark, position, high) for mark in _BREAKS) if end >= 0]
-    return (start if start else low), (min(ends) if ends else high)
+    start, end = block.rfind(b"\n", low, position) + 1, block.find(b"\n", position, high)
+    if len(breaks) > 1:
+        start = max(start, block.rfind(b"\r", low, position) + 1)
+        carriage = block.find(b"\r", position, high)
+        end = carriage if carriage >= 0 and (end < 0 or carriage < end) else end
+    return (start or low), (end if end >= 0 else high)
 
 
 _COMPILED: dict[str, re.Pattern[str]] = {}
