@@ -36,13 +36,15 @@ from diag.observe.flight.recognise import looks_like_dump, read_flight_dump
 from diag.observe.logs.opening import Opening, Skipped, nothing_readable
 from diag.observe.logs.reading import LogReader, LogReading, build_reader
 from diag.observe.logs.strangers import stranger
-from diag.observe.reports import NodeReport, looks_like_report, read_report
+from diag.observe.reports import MAX_BYTES, NodeReport, looks_like_report, read_report
 from diag.playbooks.base import Base, load_base
 from diag.system import UserError
 
 if TYPE_CHECKING:
     from diag.diagnose.plans import Correction
     from diag.observe.flight.dump import RankDump
+
+MAX_PLAN = 16 << 20
 
 Progress = Callable[[int, int | None], None]
 
@@ -102,7 +104,7 @@ def gather(
     given.logs.skipped = opening.skipped
     for source in opening:
         if looks_like_report(source.head):
-            text = b"".join(source.blocks())
+            text = source.whole(MAX_BYTES)
             given.reports.append(read_report(source.name, text))
             given.inputs.append(InputFile(source.name, "report", len(text)))
         elif looks_like_dump(source.head):
@@ -112,7 +114,7 @@ def gather(
         elif _is_plan(source.name, source.head):
             from diag.observe.plans import read_plan_text
 
-            text = b"".join(source.blocks())
+            text = source.whole(MAX_PLAN)
             given.plans.append(read_plan_text(text.decode("utf-8", "replace"), source.name))
             given.inputs.append(InputFile(source.name, "plan", len(text)))
         else:

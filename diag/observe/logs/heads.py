@@ -183,7 +183,10 @@ def parse_head(line: str) -> Head:
                 position = match.end()
                 found = match.groupdict()
                 timed = "h" in fields and found.get("h") is not None
-                for key, value in found.items():  # the innermost head knows best; the outermost clock is on all lines
+                for (
+                    key,
+                    value,
+                ) in found.items():  # the innermost head knows best; the outermost clock is on all lines
                     if value is not None and not (timed and key in _CLOCK):
                         fields[key] = value
                 break

@@ -25,7 +25,8 @@ _CODE_NAMES = re.compile(
 )
 _DOCUMENT_NAMES = (".md", ".markdown", ".rst", ".adoc", ".tex")
 _README = re.compile(
-    r"(?:readme|changelog|changes|contributing|license|licence|authors|code_of_conduct)(?:\.(?:md|txt|rst|adoc|markdown|html))?$", re.I
+    r"(?:readme|changelog|changes|contributing|license|licence|authors|code_of_conduct)(?:\.(?:md|txt|rst|adoc|markdown|html))?$",
+    re.I,
 )
 
 SEEN = 8192
