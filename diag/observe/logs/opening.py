@@ -259,7 +259,7 @@ class Opening:
                 "is binary, not a log",
                 where=_label(name),
                 code="binary",
-                help="diag reads text, .gz, .zst, .tar and its own JSON reports",
+                help="diag reads text, .gz, .zst, .tar, .zip and its own JSON reports",
             )
         self.skipped.append(Skipped(name, "is binary"))
 

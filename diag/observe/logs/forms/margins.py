@@ -6,7 +6,7 @@ import re
 
 from diag.observe.logs.forms.interface import FRESH, Form
 
-SAMPLE = 64 << 10
+SAMPLE = 32 << 10
 _QUOTE = re.compile(rb"^[ ]{0,3}> ?", re.MULTILINE)
 _QUOTED = re.compile(rb"[ ]{0,3}>(?: |$|\r)")
 _FENCE = re.compile(rb"(?m)^([ \t]{1,12})(?:```|~~~)\w*\s*$(?=[\s\S]*^\1(?:```|~~~)\s*$)")
@@ -44,9 +44,13 @@ def recognise_quoted(sample: bytes) -> Form | None:
 
 def recognise_indented(sample: bytes) -> Form | None:
     """Every line that looks like a log's own begins further right, and so do most others."""
-    if b"\n " not in sample[:SAMPLE] and b"\n\t" not in sample[:SAMPLE]:
+    sample = sample[:SAMPLE]
+    right = sample.count(b"\n ") + sample.count(b"\n\t")
+    if not right:
         return None
-    fence = _FENCE.search(sample[:SAMPLE])
+    fence = _FENCE.search(sample) if b"```" in sample or b"~~~" in sample else None
+    if right < 0.4 * sample.count(b"\n") and fence is None:
+        return None
     if fence:
         return Margin(re.compile(rb"^[ \t]{1,%d}" % len(fence[1]), re.MULTILINE))
     lines = _filled(sample)
@@ -61,7 +65,7 @@ def recognise_indented(sample: bytes) -> Form | None:
 
 def _filled(sample: bytes) -> list[bytes]:
     lines = sample[:SAMPLE].split(b"\n")
-    if len(sample) > SAMPLE:
+    if len(sample) >= SAMPLE:
         lines.pop()
     return [line for line in lines if line.strip()]
 

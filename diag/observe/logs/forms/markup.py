@@ -6,6 +6,7 @@ import re
 
 from diag.observe.logs.forms.interface import Form
 
+SAMPLE = 64 << 10
 _ENTITIES = (
     (b"&lt;", b"<"),
     (b"&gt;", b">"),
@@ -55,6 +56,9 @@ def recognise_markup(sample: bytes) -> Form | None:
     """A page, or a text in which angle brackets and quotes are always escaped."""
     if is_page(sample):
         return Markup(tags=True)
+    sample = sample[:SAMPLE]
+    if b"&" not in sample:
+        return None
     escaped = sum(sample.count(entity) for entity, _ in _ENTITIES[:7])
     if not escaped or sample.count(b"&lt;") + sample.count(b"&gt;") < sample.count(b"<"):
         return None

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from diag.observe.logs.forms.interface import FRESH, Form
 
-SAMPLE = 256 << 10
+SAMPLE = 48 << 10
 NARROWEST, WIDEST = 40, 400
 MAX_PIECES = 400
 LEAST_JOINTS = 3
@@ -73,7 +73,13 @@ class Wrapped(Form):
 def recognise_wrapped(sample: bytes) -> Form | None:
     """Many lines of exactly the greatest width, most of them cut within a word; or all cut before a word too long."""
     lines = _lines(sample)
-    widths = [_columns(line) if len(line) <= 4 * WIDEST else WIDEST + 1 for line in lines]
+    lengths = list(map(len, lines))
+    if max(lengths, default=0) > 4 * WIDEST:
+        return None
+    if b"".join(lines).isascii():
+        widths = [length - line.endswith(b"\r") for length, line in zip(lengths, lines, strict=True)]
+    else:
+        widths = list(map(_columns, lines))
     widest = max(widths, default=0)
     if not NARROWEST <= widest <= WIDEST:
         return None
