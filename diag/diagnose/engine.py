@@ -103,13 +103,18 @@ def diagnose(base: Base, evidence: Evidence, *, guess: bool = True) -> tuple[Dia
     """
     found = candidates(base, evidence)
     if not evidence.has_failure:
+        found = [one for one in found if not _left_behind(one, evidence)]
         if not any(one.failing for one in found):
             found = []  # hints alone accuse nobody
         elif evidence.works:  # nothing died: only what goes wrong in a launch that serves can be wrong
             found = [
                 one
                 for one in found
-                if one.findings or one.playbook.while_serving or one.stands_still or one.seen_standing
+                if one.findings
+                or one.playbook.while_serving
+                or one.stands_still
+                or one.seen_standing
+                or _outlasts(one, evidence)
             ]
     explain_echoes(found)
     raise_hints(found)
@@ -124,6 +129,36 @@ def diagnose(base: Base, evidence: Evidence, *, guess: bool = True) -> tuple[Dia
     if guess and not result and evidence.has_failure:
         result = _resembling(base, evidence)
     return tuple(result[:MAX_DIAGNOSES])
+
+
+LONG_AGO = 500
+"""Lines that a file goes on for, with no word of failure, after what nobody died of."""
+
+
+def _left_behind(one: Candidate, evidence: Evidence) -> bool:
+    """True if the program went on for long after everything that the candidate rests on."""
+    lines = [line for match in one.matches for line in match.primary]
+    if one.findings or one.stands_still or not lines:
+        return False
+    for line in lines:
+        item = evidence.file_of(line)
+        if item is None:
+            return False
+        failures = [other.order for other in item.observations if other.kind == "failure"]
+        if item.reading.lines - max([line.order, *failures]) < LONG_AGO:
+            return False
+    return True
+
+
+def _outlasts(one: Candidate, evidence: Evidence) -> bool:
+    """True if the files that tell what the candidate rests on show life before it, and none after."""
+    if one.strength is Strength.POSSIBLE:
+        return False
+    lines = [line for match in one.matches for line in match.primary]
+    lives = [(line, item.alive) for line in lines if (item := evidence.file_of(line)) is not None]
+    return bool(lives) and all(
+        alive and not any(mark.order > line.order for mark in alive) for line, alive in lives
+    )
 
 
 def _resembling(base: Base, evidence: Evidence) -> list[Diagnosis]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diag.diagnose.experiment import cure
+from diag.diagnose.runs import silent_starts
 from diag.model import Finding, Observation, Phase
 from diag.observe.logs.filestate import FileReading
 
@@ -143,7 +144,9 @@ class FileEvidence:
     def _ends_well_after(self, one: Observation) -> bool:
         """True if the whole launch came to its end after `one`, and nothing died since: a retry, another attempt."""
         last = max((mark.order for mark in self.dead), default=0)
-        return any(_is_end(mark) and mark.order > max(last, one.order) for mark in self.alive)
+        after = [mark for mark in self.alive if mark.order > max(last, one.order)]
+        steps = [mark for mark in after if "exit status" not in mark.text]
+        return any(map(_is_end, after)) or (len(after) > len(steps) >= SOME)
 
     def _advances(self, one: Observation, least: int, death: int | None) -> bool:
         """True if the launch reached a phase at least `least` beyond all that it had reached at `one`."""
@@ -184,11 +187,21 @@ STARTS = (
     "init engine (profile",
     "exit status 0",
     "exit status: 0",
+    "Started HTTPService at",
+    "Started GRPCInferenceService at",
 )
 """Words of lines that say that the launch came up, or that a command ended well."""
 
-FINISHED = ("metrics *****", "raining complete", "raining finished", "TrainOutput(", "completed successfully")
-"""Words of lines that say that the whole launch came to its end."""
+FINISHED = (
+    "metrics *****",
+    "raining complete",
+    "raining finished",
+    "TrainOutput(",
+    "completed successfully",
+    "errored=None",
+    " epochs completed in ",
+)
+"""Words of lines that say that the whole launch came to its end, or commits its steps again (torchft)."""
 
 
 def _is_start(mark: Observation) -> bool:
@@ -346,6 +359,7 @@ def _run_bounds(reading: FileReading) -> list[tuple[int, int]]:
         at = bisect.bisect_left(ends, starts[-1])
         if at < len(ends) and ends[at] < line:
             starts.append(line)
+    starts = sorted({*starts, *silent_starts(reading.observations)})
     return list(zip(starts, [*(start - 1 for start in starts[1:]), 1 << 60], strict=True))
 
 

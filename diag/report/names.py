@@ -232,9 +232,11 @@ def free_standing(name: str) -> bool:
     low = name.lower()
     if low in VOCABULARY or len(name) < 2 or not re.search("[a-z]", low):
         return False
-    return not re.fullmatch(
-        r"(?:worker|prefill|decode|server|process|user|test)[_-]?\d?|(?:head|master|node)[_-]?", low
-    )
+    return not _ROLE.fullmatch(low)
+
+
+_ROLE = re.compile(r"(?:worker|prefill|decode|server|process|user|test)[_-]?\d?|(?:head|master|node)[_-]?")
+"""Roles that serve as names: they tell nothing about whose machines these are, and everything about which one it is."""
 
 
 class NameBook:
@@ -250,7 +252,11 @@ class NameBook:
 
     def add(self, name: str) -> str:
         """Return the stand-in for a name, a new one where it has none yet."""
-        if is_stand_in(name) or name.lower() in NEVER:
+        if (
+            is_stand_in(name)
+            or name.lower() in NEVER
+            or (self._kind == "host" and name[-1:].isdigit() and _ROLE.fullmatch(name.lower()))
+        ):
             return name
         key = self._key(name)
         if key not in self._stand_ins:

@@ -128,12 +128,15 @@ PHASES: tuple[tuple[Phase, str, str], ...] = (
 
 ALIVE: tuple[str, ...] = (
     r"Application startup complete|Uvicorn running on|The server is fired up and ready",
-    r"init engine \(profile, create kv cache, warmup model\) took",
+    r"init engine \(profile, create kv cache, warmup model\) took|Started (?:HTTPService|GRPCInferenceService) at",
     r"Avg generation throughput: (?:0\.[1-9]|[1-9])",
     r"gen throughput \(token/s\): (?:0\.0?[1-9]|[1-9])",
     r"(?:POST|GET) \S+ HTTP/1\.[01]\"? (?:\[?200|2\d\d|4\d\d )",
     r"\*{5} (?:train|eval|predict|test)\w* metrics \*{5}|Final (?:validation|test|eval\w*|train\w*) metrics|\bstep:\d+ - \S+:",
     r"[{\[(\s,]'?\"?(?:train[_/]|lm[ _]|avg[_ ]?|mean[_ ]|val[_/ ])?loss'?\"?\]?\s*[:=]\s*-?\d",
+    r"\b[Ss]tep[ :=]+\d+(?: ?/ ?\d+)?\b.{0,40}\bloss[ :=]+\d",
+    r"should_commit=True .{0,60}errored=None",  # torchft: a quorum that heals
+    r"\b[Ii]ters?: \d+,|\d epochs completed in \d",
     r"# Out of bounds values : 0 OK|\bLoss +\d[\d.]*(?:e[+-]?\d+)? +\(",
     r"[Tt]raining (?:completed|complete|finished|done)|TrainOutput\(|`Trainer\.fit` stopped: `max_(?:steps|epochs)",
     r"ll ranks finished|ob completed successfully|[Ff]inished successfully|succeeded in \d|completed successfully",
