@@ -135,7 +135,7 @@ def explain_command(
         list[str],
         typer.Argument(
             metavar="PATH...",
-            help="Logs, folders, archives (.gz .zst .tar), reports, plans; - is standard input.",
+            help="Logs, folders, archives (.gz .zst .tar .zip), reports, plans; - is standard input.",
         ),
     ],
     fmt: FormatOption = None,

@@ -34,15 +34,18 @@ from diag.model import (
     Verdict,
 )
 from diag.observe.flight.recognise import looks_like_dump, read_flight_dump
-from diag.observe.logs.opening import Opening
+from diag.observe.logs.opening import Opening, Skipped, nothing_readable
 from diag.observe.logs.reading import LogReader, LogReading, build_reader
-from diag.observe.reports import NodeReport, looks_like_report, read_report
+from diag.observe.logs.strangers import stranger
+from diag.observe.reports import MAX_BYTES, NodeReport, looks_like_report, read_report
 from diag.playbooks.base import Base, load_base
 from diag.system import UserError
 
 if TYPE_CHECKING:
     from diag.diagnose.plans import Correction
     from diag.observe.flight.dump import RankDump
+
+MAX_PLAN = 16 << 20
 
 Progress = Callable[[int, int | None], None]
 
@@ -79,12 +82,14 @@ def explain(
 ) -> Report:
     """Diagnose from evidence left behind: logs, folders, archives, reports, plans. Raises UserError for bad input."""
     base = load_base(playbook_dirs)
-    given = gather(paths, base, on_progress)
+    given = gather(paths, base, on_progress, refuse=True)
     return conclude_given("explain", base, given, (), {})
 
 
-def gather(paths: Sequence[str], base: Base, on_progress: Progress | None = None) -> Given:
-    """Read everything below the paths and sort it by kind."""
+def gather(
+    paths: Sequence[str], base: Base, on_progress: Progress | None = None, *, refuse: bool = False
+) -> Given:
+    """Read everything below the paths and sort it by kind; `refuse` what plainly is no log of a launch."""
     total = total_bytes(paths)
     done = 0
 
@@ -100,7 +105,7 @@ def gather(paths: Sequence[str], base: Base, on_progress: Progress | None = None
     given.logs.skipped = opening.skipped
     for source in opening:
         if looks_like_report(source.head):
-            text = b"".join(source.blocks())
+            text = source.whole(MAX_BYTES)
             given.reports.append(read_report(source.name, text))
             given.inputs.append(InputFile(source.name, "report", len(text)))
         elif looks_like_dump(source.head):
@@ -110,20 +115,20 @@ def gather(paths: Sequence[str], base: Base, on_progress: Progress | None = None
         elif _is_plan(source.name, source.head):
             from diag.observe.plans import read_plan_text
 
-            text = b"".join(source.blocks())
+            text = source.whole(MAX_PLAN)
             given.plans.append(read_plan_text(text.decode("utf-8", "replace"), source.name))
             given.inputs.append(InputFile(source.name, "plan", len(text)))
         else:
+            head = source.head
             reading = reader.read(source)
+            kind = stranger(source.name, head, reading) if refuse else None
+            if kind is not None:
+                opening.skipped.append(Skipped(source.name, f"is {kind}, not the log of a launch"))
+                continue
             given.logs.files.append(reading)
             given.inputs.append(InputFile(reading.name, "log", reading.bytes, reading.lines))
     if not given.inputs:
-        what = opening.skipped[0] if opening.skipped else None
-        raise UserError(
-            "holds nothing that could be read" + (f" ({what.name} {what.why})" if what else ""),
-            where=", ".join(paths),
-            code="nothing-readable",
-        )
+        raise nothing_readable(paths, opening.skipped)
     if len(given.dumps) == len(given.inputs) and not any(dump.groups for dump in given.dumps):
         raise UserError(
             given.dumps[0].problem or "holds no call", where=given.dumps[0].source, code="nothing-readable"

@@ -50,7 +50,9 @@ def read_report(path: str, text: bytes) -> NodeReport:
         raise UserError(
             f"has the schema {schema!r}; this version reads {SCHEMA}", where=path, code="other-schema"
         )
-    findings = tuple(one for item in raw.get("findings") or [] if (one := _finding(item)) is not None)
+    items = raw.get("findings")
+    items = items if isinstance(items, list) else []
+    findings = tuple(one for item in items if (one := _finding(item)) is not None)
     facts = raw.get("facts")
     return NodeReport(path, findings, facts if isinstance(facts, dict) else {})
 

@@ -10,6 +10,7 @@ import string
 from dataclasses import dataclass
 
 MAX_NESTING = 8
+_CLOCK = ("y", "mo", "mo2", "mon", "d", "h", "mi", "s", "f")
 
 _MONTHS = {
     name: number
@@ -187,18 +188,23 @@ def parse_head(line: str) -> Head:
             match = (_FORMS.get(number) or _form(number)).match(line, position)
             if match and match.end() > position:
                 position = match.end()
-                for key, value in match.groupdict().items():
-                    if value is not None:
-                        fields[key] = value  # the innermost head knows best
+                found = match.groupdict()
+                timed = "h" in fields and found.get("h") is not None
+                for (
+                    key,
+                    value,
+                ) in found.items():  # the innermost head knows best; the outermost clock is on all lines
+                    if value is not None and not (timed and key in _CLOCK):
+                        fields[key] = value
                 break
         else:
             break
     rank = fields.get("rank") or fields.get("rank2")
     process = fields.get("process")
     if rank is None and process:
-        found = _RANK_IN_PROCESS.search(process)
-        if found:
-            rank = next(group for group in found.groups() if group is not None)
+        told = _RANK_IN_PROCESS.search(process)
+        if told:
+            rank = next(group for group in told.groups() if group is not None)
     return Head(
         text=line[position:],
         host=fields.get("host"),

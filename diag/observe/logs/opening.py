@@ -10,12 +10,15 @@ import io
 import os
 import sys
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
+from diag.observe.logs.encodings import Recoded, wide_encoding
 from diag.system import UserError
 
 BLOCK = 1 << 20
@@ -24,7 +27,10 @@ MAX_MEMBERS = 20_000
 MAX_EXPANSION = 64 << 30
 """Bytes that one compressed input may grow to before it counts as hostile."""
 
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+SUSPICIOUS, MAX_RATIO = 2 << 30, 500
+"""Beyond so many bytes, a compressed input that grew more than so many times is a bomb: logs shrink ten- to hundredfold."""
+
+_GZIP, _ZSTD, _ZIP = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
 
 
 @dataclass(slots=True)
@@ -38,6 +44,8 @@ class Source:
     read_bytes: int = 0
     problem: str = ""
     """Set where the stream broke off (cut gz); what was read before counts."""
+    packed: Callable[[], int] | None = None
+    """How many compressed bytes were read so far."""
 
     def blocks(self) -> Iterator[bytes]:
         """The content from the start, in blocks of about `BLOCK` bytes."""
@@ -50,7 +58,7 @@ class Source:
                 self.problem = f"breaks off: {error}"
                 block = b""
             self.read_bytes += len(block) + len(pending)
-            if self.read_bytes > MAX_EXPANSION:
+            if self.read_bytes > MAX_EXPANSION or self._is_bomb():
                 self.problem = "is larger than anything a log can be; the rest was not read"
                 return
             if pending or block:
@@ -58,6 +66,23 @@ class Source:
             pending = b""
             if not block:
                 return
+
+    def whole(self, limit: int) -> bytes:
+        """Everything, or a little more than `limit` bytes of it."""
+        parts, size = [], 0
+        for block in self.blocks():
+            parts.append(block)
+            size += len(block)
+            if size > limit:
+                break
+        return b"".join(parts)
+
+    def _is_bomb(self) -> bool:
+        return (
+            self.packed is not None
+            and self.read_bytes > SUSPICIOUS
+            and self.read_bytes > MAX_RATIO * self.packed()
+        )
 
 
 @dataclass(slots=True)
@@ -100,10 +125,14 @@ class Opening:
 
     def _file(self, path: Path, *, named: bool) -> Iterator[Source]:
         try:
-            if not path.is_file() and not path.is_fifo():
-                raise UserError("is not a file", where=str(path), code="not-a-file")
-            stream = path.open("rb")
+            if not path.is_file() and not (named and path.is_fifo()):  # nobody may ever write into a pipe
+                if named:
+                    raise UserError("is not a file", where=str(path), code="not-a-file")
+                self.skipped.append(Skipped(str(path), "is not a file"))
+                return
             size = path.stat().st_size
+            stream = path.open("rb")
+            head = _first_bytes(stream)
         except OSError as error:
             if named:
                 raise UserError(
@@ -112,10 +141,21 @@ class Opening:
             self.skipped.append(Skipped(str(path), f"cannot be read: {error.strerror}"))
             return
         with stream:
-            yield from self._stream(str(path), stream, size, named=named)
+            if head.startswith(_ZIP) and stream.seekable():
+                yield from self._zip(str(path), stream, named)
+            else:
+                joined = cast(IO[bytes], _Rejoined(head, stream))
+                yield from self._stream(str(path), joined, size, named=named)
 
     def _stream(
-        self, name: str, stream: IO[bytes], size: int | None, *, named: bool, depth: int = 0
+        self,
+        name: str,
+        stream: IO[bytes],
+        size: int | None,
+        *,
+        named: bool,
+        depth: int = 0,
+        packed: Callable[[], int] | None = None,
     ) -> Iterator[Source]:
         head = stream.read(SNIFF)
         if not head:
@@ -129,21 +169,25 @@ class Opening:
             yield from self._compressed(name, head, stream, named=named, depth=depth)
             return
         if _is_tar(head):
-            yield from self._archive(name, cast(IO[bytes], _Rejoined(head, stream)))
+            yield from self._archive(name, cast(IO[bytes], _Rejoined(head, stream)), named, packed)
             return
-        wide = _wide_encoding(head)
+        wide = wide_encoding(head)
         if wide:
-            stream = io.BytesIO((head + stream.read(256 << 20)).decode(wide, "replace").encode())
+            stream = cast(IO[bytes], Recoded(head, stream, wide))
             head = stream.read(SNIFF)
+            if _is_binary(head):
+                self._not_text(name, named)
+                return
         elif _is_binary(head) and not (self.wants_binary is not None and self.wants_binary(head)):
             self._not_text(name, named)
             return
-        yield Source(name, stream, head, size)
+        yield Source(name, stream, head, size, packed=packed)
 
     def _compressed(
         self, name: str, head: bytes, stream: IO[bytes], *, named: bool, depth: int
     ) -> Iterator[Source]:
-        joined = cast(IO[bytes], _Rejoined(head, stream))
+        rejoined = _Rejoined(head, stream)
+        joined = cast(IO[bytes], rejoined)
         opened: Any
         if head.startswith(_GZIP):
             opened = gzip.GzipFile(fileobj=joined)
@@ -153,12 +197,38 @@ class Opening:
             opened = zstandard.ZstdDecompressor().stream_reader(joined, read_across_frames=True)
         try:
             yield from self._stream(
-                name, cast(IO[bytes], _Unfailing(opened)), None, named=named, depth=depth + 1
+                name,
+                cast(IO[bytes], _Unfailing(opened)),
+                None,
+                named=named,
+                depth=depth + 1,
+                packed=lambda: rejoined.given,
             )
         except (EOFError, zlib.error, OSError, _zstd_error()) as error:
-            raise UserError(f"is damaged: {error}", where=_label(name), code="damaged") from None
+            self._damaged(name, f"is damaged: {error}", named)
 
-    def _archive(self, name: str, stream: IO[bytes]) -> Iterator[Source]:
+    def _zip(self, name: str, stream: IO[bytes], named: bool) -> Iterator[Source]:
+        try:
+            with zipfile.ZipFile(stream) as archive:
+                for member in archive.infolist()[:MAX_MEMBERS]:
+                    if member.is_dir():
+                        continue
+                    with archive.open(member) as content:
+                        packed = max(1, member.compress_size)
+                        yield from self._stream(
+                            f"{name}!{member.filename}",
+                            content,
+                            None,
+                            named=False,
+                            depth=1,
+                            packed=partial(int, packed),
+                        )
+        except (zipfile.BadZipFile, EOFError, zlib.error, OSError, RuntimeError, ValueError) as error:
+            self._damaged(name, f"is a damaged archive: {error}", named)
+
+    def _archive(
+        self, name: str, stream: IO[bytes], named: bool, packed: Callable[[], int] | None = None
+    ) -> Iterator[Source]:
         try:
             with tarfile.open(fileobj=stream, mode="r|") as archive:
                 for count, member in enumerate(archive):
@@ -171,9 +241,17 @@ class Opening:
                         continue  # links and devices are never followed
                     content = archive.extractfile(member)
                     if content is not None:
-                        yield from self._stream(f"{name}!{member.name}", content, None, named=False, depth=1)
-        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-            raise UserError(f"is a damaged archive: {error}", where=_label(name), code="damaged") from None
+                        yield from self._stream(
+                            f"{name}!{member.name}", content, None, named=False, depth=1, packed=packed
+                        )
+        except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, _zstd_error()) as error:
+            self._damaged(name, f"is a damaged archive: {error}", named)
+
+    def _damaged(self, name: str, why: str, named: bool) -> None:
+        """One bad file beside others costs only itself."""
+        if named and len(self.paths) == 1:
+            raise UserError(why, where=_label(name), code="damaged") from None
+        self.skipped.append(Skipped(name, why))
 
     def _not_text(self, name: str, named: bool) -> None:
         if named:
@@ -181,9 +259,24 @@ class Opening:
                 "is binary, not a log",
                 where=_label(name),
                 code="binary",
-                help="diag reads text, .gz, .zst, .tar and its own JSON reports",
+                help="diag reads text, .gz, .zst, .tar, .zip and its own JSON reports",
             )
         self.skipped.append(Skipped(name, "is binary"))
+
+
+def nothing_readable(paths: Sequence[str], skipped: Sequence[Skipped]) -> UserError:
+    """One sentence for paths of which nothing could be used."""
+    one = skipped[0] if skipped else None
+    if one is not None and len(skipped) == 1 and list(paths) == [one.name]:
+        return UserError(one.why, where=_label(one.name), code="nothing-readable")
+    why = (
+        f" ({one.name} {one.why}{f', and {len(skipped) - 1} more' if len(skipped) > 1 else ''})"
+        if one
+        else ""
+    )
+    return UserError(
+        f"holds nothing that could be read{why}", where=", ".join(paths[:5]), code="nothing-readable"
+    )
 
 
 class _Rejoined(io.RawIOBase):
@@ -192,28 +285,28 @@ class _Rejoined(io.RawIOBase):
     def __init__(self, head: bytes, stream: IO[bytes]) -> None:
         self._head = head
         self._stream = stream
+        self.given = 0
+        """Bytes handed out so far."""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        if self._head:
-            count = min(len(buffer), len(self._head))
-            buffer[:count] = self._head[:count]
-            self._head = self._head[count:]
-            return count
-        data = self._stream.read(len(buffer))
+        data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or size < 0:
             data, self._head = self._head + self._stream.read(), b""
-            return data
-        if self._head:
+        elif self._head:
             data, self._head = self._head[:size], self._head[size:]
-            return data if len(data) == size else data + self._stream.read(size - len(data))
-        return self._stream.read(size)
+            if len(data) < size:
+                data += self._stream.read(size - len(data))
+        else:
+            data = self._stream.read(size)
+        self.given += len(data)
+        return data
 
 
 class _Unfailing(io.RawIOBase):
@@ -247,6 +340,14 @@ class _Unfailing(io.RawIOBase):
         return b"".join(parts)
 
 
+def _first_bytes(stream: IO[bytes]) -> bytes:
+    try:
+        return stream.read(SNIFF)
+    except OSError:
+        stream.close()
+        raise
+
+
 def _zstd_error() -> type[Exception]:
     module = sys.modules.get("zstandard")
     error: type[Exception] = module.ZstdError if module is not None else EOFError
@@ -264,13 +365,6 @@ _STRANGE = bytes(code for code in range(32) if code not in (7, 8, 9, 10, 12, 13,
 
 def _is_tar(head: bytes) -> bool:
     return len(head) > 262 and head[257:262] == b"ustar"
-
-
-def _wide_encoding(head: bytes) -> str | None:
-    """PowerShell and Windows editors write UTF-16."""
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "utf-16"
-    return None
 
 
 def _label(name: str) -> str:

@@ -13,6 +13,7 @@ from diag.model import InputFile
 from diag.observe.logs import dumps, identity, lexicon, printed
 from diag.observe.logs import facts as fact_table
 from diag.observe.logs.filestate import TRACEBACK_BYTES, FileReading, FileState
+from diag.observe.logs.forms import PlainLines
 from diag.observe.logs.opening import Skipped, Source
 from diag.observe.logs.printed import PRINTED
 from diag.observe.logs.scanner import LinePattern, Scanner, build_scanner
@@ -46,7 +47,8 @@ class LogReader:
         """Read one source to its end. Broken-off streams keep what came before and say so."""
         state = FileState(self.scanner, source.name)
         carry = b""
-        for block, last in _with_last(source.blocks()):
+        lines = PlainLines(source)
+        for block, last in _with_last(lines.blocks()):
             if self.on_bytes:
                 self.on_bytes(len(block))
             whole = carry + block if carry else block
@@ -56,7 +58,7 @@ class LogReader:
             if cut:
                 state.feed(whole[:cut])
             carry = whole[cut:]
-        return state.finish(source)
+        return lines.settle(state.finish(source))
 
 
 def build_reader(base: Base, on_bytes: Callable[[int], None] | None = None) -> LogReader:

@@ -61,6 +61,7 @@ def read_traceback(lines: list[str]) -> Traceback | None:
         return _collapsed(first)
     frames: list[tuple[str, int, str]] = []
     waiting_for_source = False
+    signed = False  # every line of this traceback names its writer
     for offset, raw in enumerate(lines[1:MAX_LINES], 1):
         cleaned = clean(raw)
         head = parse_head(cleaned)
@@ -71,7 +72,10 @@ def read_traceback(lines: list[str]) -> Traceback | None:
         if frame:
             frames.append((frame["file"], int(frame["line"]), (frame["function"] or "").strip()))
             waiting_for_source = True
+            signed = _signs(first) and _signs(head)
             continue
+        if signed and not _signs(head):
+            continue  # somebody else's line in between
         if not text.strip() or text[0] in " \t^~|+":
             waiting_for_source = False
             continue
@@ -117,6 +121,10 @@ def read_headless(before: list[str], line: str) -> Traceback | None:
     if not frames:
         return None
     return Traceback(found["type"], found["message"], tuple(frames), first, 0, phase_of_frames(frames))
+
+
+def _signs(head: Head) -> bool:
+    return head.rank is not None or head.pid is not None
 
 
 def _same_writer(first: Head, head: Head) -> bool:
