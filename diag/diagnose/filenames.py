@@ -39,9 +39,9 @@ def hosts_in_names(names: Sequence[str]) -> list[str | None]:
         _NUMBER.sub("#", stem) if "-" in stem and _NUMBER.search(stem) and not _NUMBERED.match(stem) else ""
         for stem in stems
     ]
-    different = {
-        shape: {stem for stem, other in zip(stems, shapes, strict=True) if other == shape} for shape in shapes
-    }
+    different: dict[str, set[str]] = {}
+    for stem, shape in zip(stems, shapes, strict=True):
+        different.setdefault(shape, set()).add(stem)
     return [
         stem if shape and len(different[shape]) > 1 else _host_in_name(name)
         for name, stem, shape in zip(names, stems, shapes, strict=True)

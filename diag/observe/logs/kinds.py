@@ -87,11 +87,16 @@ def kind_of(name: str, head: bytes) -> str | None:
     lines = [line for line in head.split(b"\n") if line.strip()]
     if len(head) > SEEN - 1 and len(lines) > 1:
         lines.pop()  # cut
+    if _share(lines[:20], _LEVEL.match) > 0.5:
+        return None  # levels and ranks before the text: somebody's log, told in a moment
     stem = name.rsplit("/", 1)[-1].rsplit("!", 1)[-1].lower()
     for kind, holds in _KINDS:
         if holds(stem, head, lines):
             return kind
     return None
+
+
+_LEVEL = re.compile(rb".{0,60}(?:\b(?:INFO|WARN|WARNING|ERROR|DEBUG)\b|\[rank\d|pid=\d|NCCL )")
 
 
 def _share(lines: list[bytes], holds: Callable[[bytes], object]) -> float:

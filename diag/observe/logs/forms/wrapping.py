@@ -16,6 +16,8 @@ LEAST_JOINTS = 3
 USUAL = (80, 100, 120, 132, 160)
 """Widths of windows: at these a single joint tells, if a word goes on at the first column."""
 LONGEST_WORD = 60
+PROBES = 64
+"""Full lines whose followers are looked at before a whole sample is weighed."""
 
 _FENCE = re.compile(rb"(?m)^\s{0,6}(?:```|~~~)")
 _SAME_DIGITS = bytes.maketrans(b"123456789", b"000000000")
@@ -76,25 +78,35 @@ def recognise_wrapped(sample: bytes) -> Form | None:
     lengths = list(map(len, lines))
     if max(lengths, default=0) > 4 * WIDEST:
         return None
-    if b"".join(lines).isascii():
+    if not sample.isascii():
+        widths = list(map(_columns, lines))
+    elif b"\r" in sample:
         widths = [length - line.endswith(b"\r") for length, line in zip(lengths, lines, strict=True)]
     else:
-        widths = list(map(_columns, lines))
+        widths = lengths
     widest = max(widths, default=0)
     if not NARROWEST <= widest <= WIDEST:
         return None
+    folds = b" \n" in sample or b" \r\n" in sample
+    if _is_table(widths, widest):  # most logs: said before anything is looked at line by line
+        return _recognise_folded(list(pairwise(lines)), widest) if folds else None
+    probes = [number for number, width in enumerate(widths[:-1]) if width == widest][:PROBES]
     pairs = list(pairwise(lines))
+    if all(
+        FRESH.match(lines[number + 1]) for number in probes
+    ):  # the next line is a new one: nothing goes on
+        return _recognise_folded(pairs, widest) if folds else None
     full = [width == widest and _is_text(line) for line, width in zip(lines, widths, strict=True)]
     joints = [pair for pair, is_full in zip(pairs, full, strict=False) if is_full and pair[1].strip()]
     begins = {_begin(after) for (_, after), is_full in zip(pairs, full, strict=False) if not is_full}
-    if joints and not _is_table(widths, widest):
+    if joints:
         telling = sum(_cut_within(*pair) for pair in joints)
         usual = widest in USUAL and 2 * telling >= len(joints)
         if _go_on(joints, begins, 1 if usual else LEAST_JOINTS):
             at_words = sum(_folded(line) and len(line) < widest for line in lines) > len(joints)
             folded = _recognise_folded(pairs, widest) if at_words else None
             return folded or Wrapped(widest, at_words=False)
-    return _recognise_folded(pairs, widest)
+    return _recognise_folded(pairs, widest) if folds else None
 
 
 def _go_on(joints: list[tuple[bytes, bytes]], begins: set[bytes], least: int) -> bool:
@@ -175,7 +187,7 @@ def _is_text(line: bytes) -> bool:
 
 def _is_table(widths: list[int], widest: int) -> bool:
     """Nearly every line that is not short has the same width."""
-    return sum(width == widest for width in widths) > 0.9 * sum(width > 0 for width in widths)
+    return widths.count(widest) > 0.9 * (len(widths) - widths.count(0))
 
 
 def _folded(line: bytes) -> bool:
