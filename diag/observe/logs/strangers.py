@@ -63,6 +63,11 @@ def _tells_no_progress(head: bytes, reading: FileReading) -> bool:
     return not _strong(reading) and not any(one.kind == "alive" for one in reading.observations)
 
 
+def _raises_nothing(_head: bytes, reading: FileReading) -> bool:
+    """A conversation in which nobody pasted a traceback or a launcher's word on an exit."""
+    return not any(one.kind in ("exception", "exit") for one in reading.observations)
+
+
 def _of_no_word(head: bytes, reading: FileReading) -> bool:
     """Another program's log, whatever failed in it, if nothing of a launch is mentioned."""
     excepted = any(one.kind == "exception" for one in reading.observations)
@@ -101,7 +106,7 @@ _REFUSED = {
     kinds.CODE: _always,
     kinds.SCRIPT: _of_no_program,
     kinds.ACCESS: _always,
-    kinds.CHAT: _tells_nothing,
+    kinds.CHAT: _raises_nothing,
     kinds.OTHER: _of_no_word,
     kinds.JOURNAL: _of_services,
     kinds.TABLE: _of_no_program,

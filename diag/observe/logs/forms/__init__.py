@@ -41,8 +41,6 @@ class PlainLines:
     def __init__(self, source: Source) -> None:
         self._source = source
         self.forms: list[Form] = []
-        self.newlines = 0
-        self.ends_with_newline = True
 
     def blocks(self) -> Iterator[bytes]:
         """The content, in blocks of about the source's size; whole lines where a form was undone."""
@@ -56,8 +54,6 @@ class PlainLines:
             return
         carry = b""
         for block in _chained(first, blocks):
-            self.newlines += block.count(b"\n")
-            self.ends_with_newline = block.endswith(b"\n")
             whole = carry + block
             cut = whole.rfind(b"\n") + 1
             if cut == 0 and len(whole) > MAX_UNBROKEN:
@@ -76,7 +72,7 @@ class PlainLines:
         return lines
 
     def settle(self, reading: FileReading) -> FileReading:
-        """Give every observation the number of its line in the source."""
+        """Give every observation the number of its line in the source; order and counts stay those of the undone lines."""
         if not self.forms:
             return reading
         reading.observations = [
@@ -85,7 +81,6 @@ class PlainLines:
         ]
         reading.printed = [replace(one, line=self._line(one.line) or one.line) for one in reading.printed]
         reading.bytes = self._source.read_bytes
-        reading.lines = self.newlines + (not self.ends_with_newline)
         return reading
 
     def _line(self, line: int | None) -> int | None:

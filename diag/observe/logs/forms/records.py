@@ -52,7 +52,7 @@ def message_of(record: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def plain_record(record: Mapping[str, Any]) -> str | None:
+def plain_record(record: Mapping[str, Any], *, places: bool = True) -> str | None:
     """A record as the line that a program would have printed; None where it is no log record."""
     found = message_of(record)
     if found is None:
@@ -66,13 +66,13 @@ def plain_record(record: Mapping[str, Any]) -> str | None:
         more = record.get(name)
         if isinstance(more, str) and more and more not in text:
             text += ("\n" if "\n" in more else f" {name}=") + more.rstrip("\n")
-    return head_of(record) + text
+    return head_of(record, places=places) + text
 
 
-def head_of(record: Mapping[str, Any]) -> str:
+def head_of(record: Mapping[str, Any], *, places: bool) -> str:
     """When and where: the time, and pod and container where the service knows them."""
     time = next((clock(record[name]) for name in _TIMES if name in record), "")
-    pod, container = _place(record)
+    pod, container = _place(record) if places else ("", "")
     return (f"{time} " if time else "") + (f"[pod/{pod}/{container or 'main'}] " if pod else "")
 
 
@@ -205,8 +205,9 @@ class JsonDocument(Form):
             if len(records) < 3000
             else []
         )
+        several = len({_place(record) for record in records}) > 1  # one pod on every line tells nobody apart
         for number, record in enumerate(records):
-            said = plain_record(record)
+            said = plain_record(record, places=several)
             if said is not None:
                 line = places[number] if len(places) == len(records) else 1
                 self._writer.write(said, line)
