@@ -31,7 +31,8 @@ def judge_one_sided(case: Case) -> Iterator[Finding]:
     names = {_named_for(each) for each in workers}
     other = "decode" if role == "prefill" else "prefill"
     odd = next((each for each in workers if _named_for(each) == other), None)
-    at_once = all("background" in getattr(each, "notes", {}) for each in workers)
+    notes = [dict(getattr(each, "notes", {})) for each in workers]
+    at_once = all("background" in each or each.get("workload") == "LLMInferenceService" for each in notes)
     if odd is None and len(names - {""}) < 2 and not case.plan.kind.startswith("dgd") and not at_once:
         return  # two files of one side may be two launches of the same kind
     odd = odd or workers[-1]
@@ -103,4 +104,24 @@ def _apart(case: Case, pods: set[str | None]) -> bool:
     return case.plan.kind.startswith("dgd") and len(pods) > 1
 
 
-JUDGES = (judge_one_sided,)
+def judge_two_roles(case: Case) -> Iterator[Finding]:
+    """A worker whose mode and whose transfer configuration say different roles."""
+    for service in case.engines:
+        mode = (text_of(service, "disaggregation-mode") or "").lower()
+        value = text_of(service, "kv-transfer-config") or ""
+        found = re.search(r"kv_role\W+(kv_producer|kv_consumer)\b", value)
+        fitting = {"prefill": "kv_producer", "decode": "kv_consumer"}.get(mode)
+        if found is None or fitting is None or found.group(1) == fitting or value.count("kv_role") > 1:
+            continue
+        yield judged(
+            "disagg-prefill-not-enabled",
+            service,
+            Status.FAIL,
+            f"{service.name}: disaggregation-mode {mode}, but its transfer has kv_role {found.group(1)}",
+            setting=where(service, "kv-transfer-config"),
+            do=f"Set kv_role {fitting} (or kv_both)",
+            settings={"kv-transfer-config": value.replace(found.group(1), fitting)},
+        )
+
+
+JUDGES = (judge_one_sided, judge_two_roles)

@@ -232,7 +232,7 @@ def _follows(one: Command, other: Command) -> bool:
     return (
         not one.background
         and not last.quoted
-        and last.end >= 0
+        and "\n" not in last.text
         and last.line is not None
         and first.line == last.line + 1
         and one.branch == other.branch

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from diag.observe.logs.forms.interface import FRESH, Form
 
-SAMPLE = 48 << 10
+SAMPLE = 16 << 10
 NARROWEST, WIDEST = 40, 400
 MAX_PIECES = 400
 LEAST_JOINTS = 3
