@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from diag.diagnose.evidence import Evidence
@@ -14,9 +14,17 @@ def run_notes(evidence: Evidence) -> list[str]:
         f"{item.reading.name} holds {item.other_runs + 1} runs; judged: lines {item.first_line} to "
         f"{item.last_line if item.last_line < 1 << 59 else item.reading.lines}"
         + (f"; {item.earlier_failed} earlier failed" if item.earlier_failed else "")
+        + (f"; a later one works with {_setting(item.cured_by)}" if item.cured_by else "")
         for item in evidence.files
         if item.other_runs
     ]
+
+
+def _setting(settings: Mapping[str, str]) -> str:
+    return ", ".join(
+        f"{name}={value}" if value and name[:1] != "-" else f"{name} {value}".strip()
+        for name, value in settings.items()
+    )
 
 
 def total_bytes(paths: Sequence[str]) -> int | None:

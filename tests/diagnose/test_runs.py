@@ -57,7 +57,9 @@ def test_other_ranks_that_go_on_for_a_while_are_no_other_run(tmp_path: Path) -> 
 
 def test_an_experiment_that_works_tells_what_cures_the_failed_run(tmp_path: Path) -> None:
     cure = "root@g1:~# NCCL_NVLS_ENABLE=0 ./build/all_reduce_perf -b 8 -e 128M -g 4\n"
-    assert ids(written(tmp_path, HANG + cure + WORKS))[0] == "nccl-nvls-cumem"
+    report = explain([str(written(tmp_path, HANG + cure + WORKS))])
+    assert report.diagnoses[0].id == "nccl-nvls-cumem"
+    assert any("a later one works with NCCL_NVLS_ENABLE=0" in note for note in report.notes)
 
 
 def test_the_same_command_that_works_at_last_is_no_experiment(tmp_path: Path) -> None:
