@@ -28,7 +28,7 @@ def explain_paths(to: Sink, paths: Sequence[str], playbook_dirs: Sequence[Path])
     from diag.diagnose.pipeline import explain
 
     with progress.reading(to.quiet) as reading:
-        report = explain(paths, playbook_dirs=playbook_dirs, on_progress=reading)
+        report = explain(paths, playbook_dirs=playbook_dirs, on_progress=reading, crowd=True)
     return _finish(report, to)
 
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from diag.diagnose.pipeline import Given, conclude_given, gather
+from diag.diagnose.gathering import Given, gather
+from diag.diagnose.pipeline import conclude_given
 from diag.diagnose.stuck import judge_gpus, judge_processes, judge_stores, ras_seen, waiting_to_meet
 from diag.model import Finding, Reason, Report, Status
 from diag.observe.probes.interface import Setup

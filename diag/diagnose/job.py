@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import diag
+from diag.diagnose.gathering import Given, gather
 from diag.diagnose.nodes.apart import marks_of
 from diag.diagnose.nodes.compare import compare_traits, traits_of
 from diag.diagnose.nodes.localise import link_facts, localise, matrix_rows
 from diag.diagnose.nodes.meeting import single
-from diag.diagnose.pipeline import Given, conclude_given, gather, models_of_plans
+from diag.diagnose.pipeline import conclude_given, models_of_plans
 from diag.model import Finding, InputFile, Reason, Report, Status
 from diag.observe.links.launchers import Layout, by_hand, recognise
 from diag.observe.links.place import describe

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diag
-from diag.diagnose.asides import run_notes, total_bytes
+from diag.diagnose.asides import run_notes
 from diag.diagnose.engine import diagnose
 from diag.diagnose.evidence import Evidence, prepare
 from diag.diagnose.facts import add_probe_facts, flatten, nested_facts
+from diag.diagnose.gathering import Given, Progress, gather
 from diag.diagnose.machine import hardware_facts as _hardware_facts
 from diag.diagnose.machine import hardware_of_facts, known_hardware, plans_of_logs, probed_hardware
 from diag.diagnose.matching import STACKS
@@ -33,21 +34,14 @@ from diag.model import (
     Unexplained,
     Verdict,
 )
-from diag.observe.flight.recognise import looks_like_dump, read_flight_dump
-from diag.observe.logs.opening import Opening, Skipped, nothing_readable
-from diag.observe.logs.reading import LogReader, LogReading, build_reader
-from diag.observe.logs.strangers import stranger
-from diag.observe.reports import MAX_BYTES, NodeReport, looks_like_report, read_report
+from diag.observe.logs.opening import Opening
+from diag.observe.logs.reading import LogReader, LogReading
+from diag.observe.reports import NodeReport, read_report
 from diag.playbooks.base import Base, load_base
 from diag.system import UserError
 
 if TYPE_CHECKING:
     from diag.diagnose.plans import Correction
-    from diag.observe.flight.dump import RankDump
-
-MAX_PLAN = 16 << 20
-
-Progress = Callable[[int, int | None], None]
 
 PLAN_CAUSES_FROM_LOGS = (
     "gpu-count-exceeded",
@@ -66,82 +60,20 @@ class CheckOutcome:
     corrections: tuple[Correction, ...] = ()
 
 
-@dataclass(slots=True)
-class Given:
-    """What the user pointed at, by kind."""
-
-    logs: LogReading = field(default_factory=LogReading)
-    plans: list[LaunchPlan] = field(default_factory=list)
-    reports: list[NodeReport] = field(default_factory=list)
-    inputs: list[InputFile] = field(default_factory=list)
-    dumps: list[RankDump] = field(default_factory=list)
-
-
 def explain(
-    paths: Sequence[str], *, playbook_dirs: Sequence[Path] = (), on_progress: Progress | None = None
+    paths: Sequence[str],
+    *,
+    playbook_dirs: Sequence[Path] = (),
+    on_progress: Progress | None = None,
+    crowd: bool = False,
 ) -> Report:
-    """Diagnose from evidence left behind: logs, folders, archives, reports, plans. Raises UserError for bad input."""
+    """Diagnose from evidence left behind: logs, folders, archives, reports, plans. Raises UserError for bad input.
+
+    With `crowd`, processes of our own read large folders: only for a main module that may be imported again.
+    """
     base = load_base(playbook_dirs)
-    given = gather(paths, base, on_progress, refuse=True)
+    given = gather(paths, base, on_progress, refuse=True, crowd=playbook_dirs if crowd else None)
     return conclude_given("explain", base, given, (), {})
-
-
-def gather(
-    paths: Sequence[str], base: Base, on_progress: Progress | None = None, *, refuse: bool = False
-) -> Given:
-    """Read everything below the paths and sort it by kind; `refuse` what plainly is no log of a launch."""
-    total = total_bytes(paths)
-    done = 0
-
-    def count(size: int) -> None:
-        nonlocal done
-        done += size
-        if on_progress is not None:
-            on_progress(done, total)
-
-    given = Given()
-    reader = build_reader(base, count)
-    opening = Opening(paths, wants_binary=looks_like_dump)
-    given.logs.skipped = opening.skipped
-    for source in opening:
-        if looks_like_report(source.head):
-            text = source.whole(MAX_BYTES)
-            given.reports.append(read_report(source.name, text))
-            given.inputs.append(InputFile(source.name, "report", len(text)))
-        elif looks_like_dump(source.head):
-            dump = read_flight_dump(source)
-            given.dumps.append(dump)
-            given.inputs.append(InputFile(source.name, "flight-recorder dump", dump.bytes))
-        elif _is_plan(source.name, source.head):
-            from diag.observe.plans import read_plan_text
-
-            text = source.whole(MAX_PLAN)
-            given.plans.append(read_plan_text(text.decode("utf-8", "replace"), source.name))
-            given.inputs.append(InputFile(source.name, "plan", len(text)))
-        else:
-            head = source.head
-            reading = reader.read(source)
-            kind = stranger(source.name, head, reading) if refuse else None
-            if kind is not None:
-                opening.skipped.append(Skipped(source.name, f"is {kind}, not the log of a launch"))
-                continue
-            given.logs.files.append(reading)
-            given.inputs.append(InputFile(reading.name, "log", reading.bytes, reading.lines))
-    if not given.inputs:
-        raise nothing_readable(paths, opening.skipped)
-    if len(given.dumps) == len(given.inputs) and not any(dump.groups for dump in given.dumps):
-        raise UserError(
-            given.dumps[0].problem or "holds no call", where=given.dumps[0].source, code="nothing-readable"
-        )
-    return given
-
-
-def _is_plan(name: str, head: bytes) -> bool:
-    if not name.endswith((".yaml", ".yml", ".sh", ".bash", ".sbatch", ".slurm")):
-        return False  # the plan readers are not even loaded for logs
-    from diag.observe.plans import is_plan
-
-    return is_plan(name, head)
 
 
 def conclude_given(

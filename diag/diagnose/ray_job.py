@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from diag.diagnose.gathering import Given
 from diag.diagnose.nodes.view import found
-from diag.diagnose.pipeline import Given, conclude_given
+from diag.diagnose.pipeline import conclude_given
 from diag.model import Finding, InputFile, Reason, Report, Status
 from diag.observe.probes.patient import WORKERS
 from diag.observe.reports import NodeReport, read_report

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,9 +42,20 @@ class LogReader:
     scanner: Scanner
     patterns: list[LinePattern]
     on_bytes: Callable[[int], None] | None = None
+    already: dict[str, FileReading] = field(default_factory=dict)
+    """What processes of our own have read."""
+
+    def begin(self, paths: Sequence[str], playbook_dirs: Sequence[Path] | None) -> None:
+        """Let several processes read what lies below the paths, if that pays; None: never."""
+        if playbook_dirs is not None:
+            from diag.observe.logs.crowd import read_crowd
+
+            self.already = read_crowd(paths, playbook_dirs, self.on_bytes or (lambda _: None))
 
     def read(self, source: Source) -> FileReading:
         """Read one source to its end. Broken-off streams keep what came before and say so."""
+        if source.name in self.already:
+            return self.already.pop(source.name)
         state = FileState(self.scanner, source.name)
         carry = b""
         lines = PlainLines(source)
