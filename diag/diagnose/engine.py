@@ -104,12 +104,16 @@ def diagnose(base: Base, evidence: Evidence, *, guess: bool = True) -> tuple[Dia
     found = candidates(base, evidence)
     if not evidence.has_failure:
         if not any(one.failing for one in found):
-            found = []  # hints alone accuse nobody
+            found = [one for one in found if one.slows]  # hints alone accuse nobody
         elif evidence.works:  # nothing died: only what goes wrong in a launch that serves can be wrong
             found = [
                 one
                 for one in found
-                if one.findings or one.playbook.while_serving or one.stands_still or one.seen_standing
+                if one.findings
+                or one.playbook.while_serving
+                or one.stands_still
+                or one.seen_standing
+                or one.slows
             ]
     explain_echoes(found)
     raise_hints(found)

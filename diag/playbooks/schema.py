@@ -103,6 +103,8 @@ class Clause:
     """(signal, capture): two different processes, hosts or ranks show the same value."""
     ceiling: str = ""
     """`possible` where the evidence is circumstantial whatever its kind."""
+    slow: bool = False
+    """Speaks of a launch that runs, only slower than it could: its life takes nothing back, a failure is never explained by it."""
 
 
 @dataclass(frozen=True, slots=True)
