@@ -102,6 +102,8 @@ def diagnose(base: Base, evidence: Evidence, *, guess: bool = True) -> tuple[Dia
     With `guess`, a failure that no playbook knows gets the causes whose known messages it resembles.
     """
     found = candidates(base, evidence)
+    if any(one.failing for one in found):  # beside a failure nobody asks why it is slow
+        found = [one for one in found if not one.slows or one.failing]
     if not evidence.has_failure:
         if not any(one.failing for one in found):
             found = [one for one in found if one.slows]  # hints alone accuse nobody
