@@ -48,6 +48,11 @@ class Candidate:
         return any(match.by_absence for match in self.matches) and self.strength is not Strength.POSSIBLE
 
     @property
+    def slows(self) -> bool:
+        """Carried by what only slows a launch down."""
+        return any(match.clause.slow for match in self.matches)
+
+    @property
     def seen_standing(self) -> bool:
         """Carried by a process that was seen to stand still."""
         return any(

@@ -102,10 +102,12 @@ def diagnose(base: Base, evidence: Evidence, *, guess: bool = True) -> tuple[Dia
     With `guess`, a failure that no playbook knows gets the causes whose known messages it resembles.
     """
     found = candidates(base, evidence)
+    if any(one.failing for one in found):  # beside a failure nobody asks why it is slow
+        found = [one for one in found if not one.slows or one.failing]
     if not evidence.has_failure:
         found = [one for one in found if not _left_behind(one, evidence)]
         if not any(one.failing for one in found):
-            found = []  # hints alone accuse nobody
+            found = [one for one in found if one.slows]  # hints alone accuse nobody
         elif evidence.works:  # nothing died: only what goes wrong in a launch that serves can be wrong
             found = [
                 one
@@ -115,6 +117,7 @@ def diagnose(base: Base, evidence: Evidence, *, guess: bool = True) -> tuple[Dia
                 or one.stands_still
                 or one.seen_standing
                 or _outlasts(one, evidence)
+                or one.slows
             ]
     explain_echoes(found)
     raise_hints(found)

@@ -70,22 +70,28 @@ class Matcher:
         self.playbook = playbook
         self.evidence = evidence
         self.index = index
-        self._cache: dict[str, SignalHits] = {}
+        self._cache: dict[tuple[str, bool], SignalHits] = {}
+        self._slow = False
 
     def matches(self) -> list[ClauseMatch]:
         """Every clause that holds."""
         found = []
         for clause in self.playbook.when:
+            if clause.slow and self.evidence.has_failure:
+                continue
+            self._slow = clause.slow
             match = self._clause(clause)
+            self._slow = False
             if match is not None:
                 found.append(match)
         return found
 
     def hits(self, name: str) -> SignalHits:
         """Where a signal was met, with lines that later life took back left out."""
-        if name not in self._cache:
-            self._cache[name] = self._look_up(self.playbook.signals[name])
-        return self._cache[name]
+        key = (name, self._slow)
+        if key not in self._cache:
+            self._cache[key] = self._look_up(self.playbook.signals[name])
+        return self._cache[key]
 
     def _look_up(self, signal: Signal) -> SignalHits:
         hits = SignalHits(signal)
@@ -115,7 +121,7 @@ class Matcher:
             hits.fact = all(holds(condition, self.evidence.facts) for condition in signal.conditions)
         if signal.kind == "log" and signal.says in STATED:
             hits.lines = [one for one in hits.lines if not (one.note and _ANOTHER_WAY.search(one.text))]
-        if hits.lines:
+        if hits.lines and not self._slow:  # (what only slows a launch down is not taken back by its life)
             hits.lines = [one for one in hits.lines if not self._taken_back(signal, one)]
         return hits
 

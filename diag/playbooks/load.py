@@ -306,6 +306,8 @@ def _clause(reader: _Reader, place: str, raw: Any, signals: Mapping[str, Signal]
         (name, int(count)) for name, count in reader.pairs(raw.get("repeats"), f"{place}.repeats")
     )
     known(tuple(name for name, _ in repeats))
+    ceiling = reader.choice(raw.get("ceiling", ""), f"{place}.ceiling", ("", "possible", "likely", "slow"))
+    slow = ceiling == "slow"
     clause = Clause(
         all=known(reader.texts(raw.get("all"), place)),
         any=known(reader.texts(raw.get("any"), place)),
@@ -323,9 +325,8 @@ def _clause(reader: _Reader, place: str, raw: Any, signals: Mapping[str, Signal]
         conflicts=reader.pairs(raw.get("conflicts"), f"{place}.conflicts"),
         outlier=reader.pairs(raw.get("outlier"), f"{place}.outlier"),
         same=reader.pairs(raw.get("same"), f"{place}.same"),
-        ceiling=reader.choice(raw["ceiling"], f"{place}.ceiling", ("possible", "likely"))
-        if "ceiling" in raw
-        else "",
+        ceiling="possible" if slow else ceiling,
+        slow=slow,
     )
     known(tuple(name for name, _ in (*clause.differs, *clause.same, *clause.conflicts, *clause.outlier)))
     if not (

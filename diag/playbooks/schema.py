@@ -113,6 +113,8 @@ class Clause:
     """(signal, capture): each host has one value, and the fewer of at least three hosts differ from the more."""
     ceiling: str = ""
     """`possible` where the evidence is circumstantial whatever its kind."""
+    slow: bool = False
+    """Speaks of a launch that runs, only slower than it could: its life takes nothing back, a failure is never explained by it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,3 +81,74 @@ def test_a_prompt_with_the_hosts_name_alone_places_what_follows(tmp_path: Path) 
     text = "[gpu-b1] $ python serve.py\n/usr/lib/libnccl.so: undefined symbol: ncclCommWindowRegister\n"
 
     assert culprit_of(tmp_path, text, "abi-mismatch").host == "gpu-b1"
+
+
+BUS = "enqueue.cc:1 NCCL WARN Cuda failure 700 'an illegal memory access was encountered'\n"
+
+
+def test_the_process_tells_the_rank_when_another_line_introduced_it(tmp_path: Path) -> None:
+    text = (
+        "h1:41:90 [0] NCCL INFO comm 0x1 rank 4 nranks 8 cudaDev 0 busId 1b000 - Init COMPLETE\n"
+        "h1:42:91 [1] NCCL INFO comm 0x2 rank 5 nranks 8 cudaDev 1 busId 2b000 - Init COMPLETE\n"
+        f"h1:42:95 [1] {BUS}"
+    )
+
+    assert culprit_of(tmp_path, text, "illegal-memory-access").rank == 5
+
+
+def test_a_rank_of_a_small_group_is_no_rank_of_the_launch(tmp_path: Path) -> None:
+    text = "torchrun --nproc_per_node=8 t.py\n" + "".join(
+        f"h1:{40 + pid}:90 [{pid}] NCCL INFO comm 0x{pid} rank {pid % 2} nranks 2 cudaDev {pid} busId 1b000 - Init COMPLETE\n"
+        for pid in range(8)
+    )
+
+    assert culprit_of(tmp_path, text + f"h1:46:95 [6] {BUS}", "illegal-memory-access").rank is None
+
+
+def test_the_peer_that_nobody_reaches_is_named(tmp_path: Path) -> None:
+    text = "".join(
+        f"h{node}:7:8 [0] NCCL WARN socketStartConnect: Connect to 10.0.0.9<4000> failed : No route to host\n"
+        for node in (1, 2)
+    )
+
+    assert culprit_of(tmp_path, text, "network-unreachable").host == "10.0.0.9"
+
+
+def stack(pid: int, rank: int, *calls: str, state: str = "idle") -> str:
+    frames = "".join(f"    {call}\n" for call in calls)
+    return f'=== rank {rank}\nProcess {pid}: python t.py\nPython v3.11.9 (/usr/bin/python3.11)\n\nThread {pid} ({state}): "MainThread"\n{frames}\n'
+
+
+REDUCE = ("all_reduce (torch/distributed/distributed_c10d.py:2501)", "step (t.py:4)")
+
+
+def test_pasted_stacks_name_the_rank_at_which_the_waiting_ends(tmp_path: Path) -> None:
+    late = stack(
+        12, 1, "get (queue.py:171)", "_next_data (torch/utils/data/dataloader.py:1482)", "main (t.py:9)"
+    )
+    text = "step 4 of 90\n" + stack(11, 0, *REDUCE) + late + stack(13, 2, *REDUCE)
+
+    assert culprit_of(tmp_path, text, "collective-timeout-slow-rank").rank == 1
+
+
+@pytest.mark.parametrize(
+    "after", ["loss: 2.1 step 5\nloss: 2.0 step 6\nTraining completed\n", ""], ids=["outlived", "computes"]
+)
+def test_pasted_stacks_of_a_launch_that_gets_on_accuse_nobody(tmp_path: Path, after: str) -> None:
+    at_work = "main (t.py:9)" if not after else "_next_data (torch/utils/data/dataloader.py:1482)"
+    text = stack(11, 0, *REDUCE) + stack(12, 1, at_work, state="active") + stack(13, 2, *REDUCE) + after
+    log = tmp_path / "log.txt"
+    log.write_text(text)
+
+    assert explain([str(log)]).diagnoses == ()
+
+
+def test_a_slow_launch_is_only_possibly_at_fault_and_a_failure_silences_it(tmp_path: Path) -> None:
+    slow = "loss: 2.1 step 5\n        HW Thermal Slowdown               : Active\n"
+    log = tmp_path / "log.txt"
+    log.write_text(slow)
+    (alone,) = explain([str(log)]).diagnoses
+    log.write_text(slow + FAULT.format(3))
+
+    assert (alone.id, alone.strength.value) == ("slow-gpu", "possible")
+    assert "slow-gpu" not in [one.id for one in explain([str(log)]).diagnoses]

@@ -22,7 +22,7 @@ from diag.observe.logs.dumps import (
     read_dump,
     read_gpus,
 )
-from diag.observe.logs.heads import Head, clean, parse_head, rank_of_file
+from diag.observe.logs.heads import Head, clean, parse_head, rank_of_file, without_heads
 from diag.observe.logs.identity import Introduction, introduction
 from diag.observe.logs.opening import Source
 from diag.observe.logs.places import place_of
@@ -283,13 +283,14 @@ class FileState:
     def _dump(self, tool: str, block: bytes, start: int) -> None:
         """A pasted dump, read from the line where it begins."""
         text = block[start : start + DUMP_BYTES].decode("utf-8", "replace").replace("\r", "")
+        text = without_heads(text)
         if tool == "gpus":
             table = read_gpus(text, self.line_number)
             self.reading.gpus += (
                 [table] if table is not None and len(self.reading.gpus) < MAX_STANDING else []
             )
         elif len(self.reading.standing) < MAX_STANDING and self.line_number >= self.dump_end:
-            above = block[max(0, start - ABOVE_BYTES) : start].decode("utf-8", "replace")
+            above = without_heads(block[max(0, start - ABOVE_BYTES) : start].decode("utf-8", "replace"))
             self.reading.standing += read_dump(tool, above, text, self.line_number)
             self.dump_end = self.line_number + dump_lines(text)
 

@@ -217,6 +217,19 @@ def parse_head(line: str) -> Head:
     )
 
 
+_CARRIERS = re.compile(
+    r"(?:20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d) |[A-Za-z][\w.-]*-\d+ {1,20}\| |\[pod/[^\]]+\] )+",
+    re.MULTILINE,
+)
+
+
+def without_heads(text: str) -> str:
+    """Lines as the program printed them, without what kubectl, docker and compose put before every one of them."""
+    return "\n".join(
+        line[found.end() :] if (found := _CARRIERS.match(line)) else line for line in text.split("\n")
+    )
+
+
 def rank_of_file(name: str) -> int | None:
     """The rank a file's name tells (`rank3.log`, `job-r12.out`), or None."""
     match = _RANK_IN_NAME.search(name.rsplit("/", 1)[-1].rsplit("\\", 1)[-1])
