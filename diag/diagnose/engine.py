@@ -185,7 +185,8 @@ def _diagnosis(one: Candidate, evidence: Evidence, role: Role) -> Diagnosis:
     culprit = find_culprit(one.matches, one.findings, evidence)
     names = _names(one, evidence, culprit)
     fixes = [fix for text in playbook.fixes if (fix := fill_fix(text, names, evidence.framework)) is not None]
-    fixes = [*_finding_fixes(one.findings), *fixes]
+    fixes.sort(key=lambda fix: not any(f"experiment.{name}" in evidence.facts for name in fix.settings))
+    fixes = [*_finding_fixes(one.findings), *fixes]  # (what the user saw working comes first)
     summary = fill(playbook.summary, names)
     if one.findings and not one.matches:
         summary = one.findings[0].summary

@@ -59,6 +59,7 @@ def test_an_experiment_that_works_tells_what_cures_the_failed_run(tmp_path: Path
     cure = "root@g1:~# NCCL_NVLS_ENABLE=0 ./build/all_reduce_perf -b 8 -e 128M -g 4\n"
     report = explain([str(written(tmp_path, HANG + cure + WORKS))])
     assert report.diagnoses[0].id == "nccl-nvls-cumem"
+    assert report.diagnoses[0].fixes[0].settings == {"NCCL_NVLS_ENABLE": "0"}
     assert any("a later one works with NCCL_NVLS_ENABLE=0" in note for note in report.notes)
 
 
