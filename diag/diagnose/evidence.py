@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from diag.diagnose.experiment import cure
+from diag.diagnose.experiment import cure, typed_at
 from diag.diagnose.filenames import hosts_in_names
 from diag.diagnose.runs import silent_starts
 from diag.diagnose.whois import Whois, distinct, introduce
@@ -42,6 +42,8 @@ class FileEvidence:
     earlier_failed: int = 0
     cured_by: Mapping[str, str] = field(default_factory=dict)
     """What a later run that works was started with, and this one was not."""
+    cure: Observation | None = None
+    """The command of that run."""
     named_host: str | None = None
     """The machine that the file's name tells, seen beside the other files' names."""
     who: Whois = field(default_factory=Whois)
@@ -346,6 +348,7 @@ def _before_cure(reading: FileReading, runs: Sequence[FileEvidence]) -> FileEvid
     if number is None:
         return None
     runs[number].cured_by = cure(reading, [run.first_line for run in runs], number, len(runs) - 1)
+    runs[number].cure = typed_at(reading, runs[-1].first_line)
     return runs[number] if runs[number].cured_by else None
 
 

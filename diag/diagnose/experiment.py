@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from diag.model import Observation, Origin
 from diag.observe.logs.filestate import FileReading
 
 _ASSIGNED = re.compile(r"(?:^|\s)(?:-[xe] ?)?([A-Z][A-Z0-9_]{2,})=(\S*)")
@@ -52,6 +53,15 @@ def cure(reading: FileReading, starts: Sequence[int], failed: int, works: int) -
         return {}
     before, after = (settings_of(one) for one in commands)
     return {name: value for name, value in after.items() if before.get(name) != value}
+
+
+def typed_at(reading: FileReading, start: int) -> Observation | None:
+    """The command that a run began with, as evidence."""
+    line = next((line for line, _ in reading.commands if start - 3 <= line <= start + 3), None)
+    if line is None:
+        return None
+    origin = Origin(source=reading.name, line=line)
+    return Observation("log", "experiment", origin, _command_at(reading, start)[:2000], order=line)
 
 
 def _command_at(reading: FileReading, start: int) -> str:

@@ -119,6 +119,8 @@ class Matcher:
             hits.findings = [one for one in self.evidence.findings if _stack_fits(signal, one)]
         else:
             hits.fact = all(holds(condition, self.evidence.facts) for condition in signal.conditions)
+            if hits.fact and any(one.path.startswith("experiment.") for one in signal.conditions):
+                hits.lines = [item.cure for item in self.evidence.files if item.cure is not None]
         if signal.kind == "log" and signal.says in STATED:
             hits.lines = [one for one in hits.lines if not (one.note and _ANOTHER_WAY.search(one.text))]
         if hits.lines and not self._slow:  # (what only slows a launch down is not taken back by its life)

@@ -69,6 +69,36 @@ def test_the_same_command_that_works_at_last_is_no_experiment(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("before", "after", "cause"),
+    [
+        (
+            "torchrun --nproc_per_node 2 t.py",
+            "NCCL_P2P_DISABLE=1 torchrun --nproc_per_node 2 t.py",
+            "p2p-broken",
+        ),
+        ("torchrun --nnodes 2 t.py", "NCCL_IB_DISABLE=1 torchrun --nnodes 2 t.py", "ib-roce-failure"),
+        (
+            "torchrun --nnodes 2 t.py",
+            "NCCL_SOCKET_IFNAME=eth0 torchrun --nnodes 2 t.py",
+            "nccl-wrong-interface",
+        ),
+        ("vllm serve m -tp 2", "vllm serve m -tp 2 --enforce-eager", "cudagraph-capture-hang"),
+        ("vllm serve m -tp 2", "vllm serve m -tp 2 --disable-custom-all-reduce", "custom-allreduce-failure"),
+    ],
+)
+def test_known_experiments_name_the_cause(tmp_path: Path, before: str, after: str, cause: str) -> None:
+    failed = (
+        'Traceback (most recent call last):\n  File "/w/t.py", line 3, in <module>\n    all_reduce(x)\n'
+        "torch.distributed.DistBackendError: NCCL error in: ProcessGroupNCCL.cpp:1970, unhandled system error\n"
+    )
+    steps = "INFO:     Application startup complete.\n" + STEPS
+    log = written(tmp_path, f"me@g1:~$ {before}\n{failed}me@g1:~$ {after}\n{steps}")
+    first = explain([str(log)]).diagnoses[0]
+    assert first.id == cause
+    assert any(after in one.text for one in first.evidence)
+
+
+@pytest.mark.parametrize(
     ("command", "settings"),
     [
         ("NCCL_P2P_DISABLE=1 vllm serve m -tp 2", {"NCCL_P2P_DISABLE": "1", "-tp": "2"}),
