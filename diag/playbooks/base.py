@@ -73,12 +73,12 @@ class StoredPlaybooks(Mapping[str, Playbook]):
 class Base:
     """Every playbook by id, and where compiled forms of it may be kept."""
 
-    playbooks: Mapping[str, Playbook] = field(default_factory=dict)
+    playbooks: Mapping[str, Playbook] = field(default_factory=dict, repr=False)
 
     key: str = ""
     """Changes with any playbook file and with the version of diag."""
     cache: Path | None = None
-    files: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = field(default=(), repr=False)
     """The YAML files it was made from."""
 
     def known_lines(self) -> list[Line]:

@@ -39,8 +39,8 @@ class LogReading:
 class LogReader:
     """Compiled patterns of a base of playbooks together with the reader's own."""
 
-    scanner: Scanner
-    patterns: list[LinePattern]
+    scanner: Scanner = field(repr=False)
+    patterns: list[LinePattern] = field(repr=False)
     on_bytes: Callable[[int], None] | None = None
     already: dict[str, FileReading] = field(default_factory=dict)
     """What processes of our own have read."""

@@ -42,7 +42,7 @@ class Wrapped(Form):
         out: list[bytes] = []
         for line in lines:
             if self._pieces and (
-                FRESH.match(line)
+                _is_new(self._pieces[-1], line)
                 or len(self._pieces) > MAX_PIECES
                 or (
                     self._at_words
@@ -92,9 +92,7 @@ def recognise_wrapped(sample: bytes) -> Form | None:
         return _recognise_folded(list(pairwise(lines)), widest) if folds else None
     probes = [number for number, width in enumerate(widths[:-1]) if width == widest][:PROBES]
     pairs = list(pairwise(lines))
-    if all(
-        FRESH.match(lines[number + 1]) for number in probes
-    ):  # the next line is a new one: nothing goes on
+    if all(_is_new(*pairs[number]) for number in probes):  # the next line is a new one: nothing goes on
         return _recognise_folded(pairs, widest) if folds else None
     full = [width == widest and _is_text(line) for line, width in zip(lines, widths, strict=True)]
     joints = [pair for pair, is_full in zip(pairs, full, strict=False) if is_full and pair[1].strip()]
@@ -109,10 +107,15 @@ def recognise_wrapped(sample: bytes) -> Form | None:
     return _recognise_folded(pairs, widest) if folds else None
 
 
+def _is_new(line: bytes, after: bytes) -> bool:
+    """True if the second line begins anew: with a head, and not with the level that NCCL writes after its name."""
+    return FRESH.match(after) is not None and not line.rstrip(b"\r").endswith(b"NCCL ")
+
+
 def _go_on(joints: list[tuple[bytes, bytes]], begins: set[bytes], least: int) -> bool:
     """True if what follows full lines begins as no line does, and mostly within a word."""
     going_on = [
-        (line, after) for line, after in joints if not FRESH.match(after) and _begin(after) != _begin(line)
+        (line, after) for line, after in joints if not _is_new(line, after) and _begin(after) != _begin(line)
     ]
     cut = sum(not line.rstrip(b"\r")[-1:].isspace() and not after[:1].isspace() for line, after in going_on)
     odd = [_begin(after) for _, after in going_on if _begin(after) not in begins]
@@ -139,7 +142,7 @@ def _recognise_folded(pairs: list[tuple[bytes, bytes]], widest: int) -> Form | N
     going_on = [
         (line, after)
         for line, after in ends
-        if not FRESH.match(after) and _overflows(line, after, widest) and len(line) > widest - LONGEST_WORD
+        if not _is_new(line, after) and _overflows(line, after, widest) and len(line) > widest - LONGEST_WORD
     ]
     if len(going_on) >= LEAST_JOINTS and len(going_on) >= 0.8 * len(ends):
         return Wrapped(widest, at_words=True)
