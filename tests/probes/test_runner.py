@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import diag
 from diag.model import Finding, Reason, Status
 from diag.observe.probes.interface import Setup
 from diag.observe.probes.runner import ProbeEvent, ProbeRun, run_probes
@@ -184,6 +186,18 @@ def test_ctrl_c_gives_a_partial_report(package: str) -> None:
     )
 
     assert done.stdout.strip() == "True True Sleeper: interrupted before it had answered", done.stderr
+    assert not _running("misbehaving_slow"), "a child was left behind"
+
+
+def _running(word: str) -> list[int]:
+    """Processes of this test's own checkout that hold the word in their command line."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            command = place.read_bytes()
+            if word.encode() in command and str(Path(diag.__file__).parent).encode() in command:
+                found.append(int(place.parent.name))
+    return found
 
 
 @pytest.mark.parametrize(

@@ -126,20 +126,28 @@ class _Run:
 
     def work(self, workers: int) -> bool:
         """Run until all is done, time is up or somebody interrupts (then True)."""
-        threads = [threading.Thread(target=self._worker, daemon=True) for _ in range(workers)]
+        ended = [threading.Event() for _ in range(workers)]
         try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(0.2)  # short joins let Ctrl-C through
+            for one in ended:
+                threading.Thread(target=self._worker, args=(one,), daemon=True).start()
+            for one in ended:
+                while not one.wait(0.2):  # short waits let Ctrl-C through
+                    pass
         except KeyboardInterrupt:
             self._stop.set()
-            for thread in threads:
-                thread.join(2.0)
+            for one in ended:
+                one.wait(2.0)
         return self._stop.is_set()
 
-    def _worker(self) -> None:
+    def _worker(self, ended: threading.Event) -> None:
+        """Look after look. `ended` and not `Thread.join`, which takes a thread for dead when Ctrl-C interrupts it
+        (bpo-45274): the children of such a thread would be left behind."""
+        try:
+            self._work()
+        finally:
+            ended.set()
+
+    def _work(self) -> None:
         while not self._stop.is_set():
             with self._lock:
                 if not self._jobs:
