@@ -60,7 +60,7 @@ def _whose(
         return _ended(lines, evidence)
     if blame == "silent" and _asks_itself(lines):
         blame = ""
-    if blame in ("silent", "odd") and _number(_first(lines), "culprit_rank") is None:
+    if blame in ("silent", "odd") and all(_number(line, "culprit_rank") is None for line in lines):
         missing = _silent(lines, evidence) if blame == "silent" else _odd(lines)
         rank = missing.pop() if len(missing) == 1 else _busy(matches, lines) if blame == "silent" else None
         if rank is not None:
