@@ -19,6 +19,7 @@ from diag.diagnose.machine import hardware_facts as _hardware_facts
 from diag.diagnose.machine import hardware_of_facts, known_hardware, plans_of_logs, probed_hardware
 from diag.diagnose.matching import STACKS
 from diag.diagnose.standing import standing_in
+from diag.diagnose.stillness import standing_still
 from diag.diagnose.unexplained import unexplained
 from diag.model import (
     Diagnosis,
@@ -285,6 +286,8 @@ def conclude(
         from diag.diagnose.stuck import standing_unexplained
 
         open_question = standing_unexplained(evidence.findings)
+    if not diagnoses and open_question is None:
+        open_question = standing_still(evidence)
     verdict, code = judge(diagnoses, evidence.findings, open_question)
     return Report(
         command=command,

@@ -7,7 +7,7 @@ from diag.model import Observation, Phase, Unexplained
 
 MAX_SHOWN = 12
 
-_NEXT = {
+NEXT = {
     Phase.ARGUMENTS: "run the same command with --help and compare the options with this version's",
     Phase.RENDEZVOUS: "run `diag run` on every node: names, routes and ports between the nodes are what this phase needs",
     Phase.COMMUNICATOR: "start again with NCCL_DEBUG=INFO NCCL_DEBUG_SUBSYS=INIT,BOOTSTRAP,NET on every rank and give diag all the logs",
@@ -42,8 +42,8 @@ def unexplained(evidence: Evidence) -> Unexplained | None:
     ]
     phase = next((phase for phase in phases if phase is not None), None)
     steps = (
-        [_NEXT[phase]]
-        if phase in _NEXT
+        [NEXT[phase]]
+        if phase in NEXT
         else ["give diag the logs of all ranks and nodes together: the first failure may be in another file"]
     )
     steps.append("diag playbook new --from LOG:LINE drafts a playbook from the line that names the cause")

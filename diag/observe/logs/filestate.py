@@ -46,6 +46,23 @@ INTERNAL = "@"
 """Owner prefix of the log reader's own patterns."""
 TRACEBACK_BYTES = 96 << 10
 HEADLESS_BYTES = 4 << 10
+TAIL_BYTES = 8 << 10
+WAITING = tuple(
+    word.encode()
+    for word in (
+        "ait",
+        "etry",
+        " not ",
+        "ending",
+        "onnecting",
+        "rying to",
+        "nable to",
+        "till",
+        "等待",
+        "重试",
+    )
+)
+"""Parts of words without which the last lines are not kept."""
 
 
 @dataclass(slots=True)
@@ -70,6 +87,8 @@ class FileReading:
     standing: list[Standing] = field(default_factory=list)
     """Processes whose stacks or states somebody pasted."""
     gpus: list[GpuTable] = field(default_factory=list)
+    tail: list[tuple[int, str]] = field(default_factory=list)
+    """(line, text) of the last lines, where they speak of waiting."""
     framework: str | None = None
     printed: list[PrintedArguments] = field(default_factory=list)
     problem: str = ""
@@ -87,6 +106,7 @@ class FileState:
         self.last: dict[int, deque[Observation]] = {}
         self.line_number = 1
         self.ends_with_newline = False
+        self.end = b""
         self.tracebacks = 0
         self.traceback_ends: set[int] = set()
         self.dump_end = 0
@@ -106,6 +126,7 @@ class FileState:
             self._line(block, start, end, users)
         self.line_number += block.count(b"\n", position)
         self.reading.bytes += len(block)
+        self.end = block[-TAIL_BYTES:]
         self.ends_with_newline = block.endswith(b"\n")
 
     def _line(self, block: bytes, start: int, end: int, users: Sequence[int]) -> None:
@@ -330,6 +351,10 @@ class FileState:
         reading.observations.sort(key=lambda one: one.order)
         reading.lines = (self.line_number - (1 if self.ends_with_newline else 0)) if reading.bytes else 0
         reading.problem = source.problem
+        if any(word in self.end[-600:] for word in WAITING):
+            ending = self.end.decode("utf-8", "replace").split("\n")[1:]
+            begin = reading.lines - len(ending) + (2 if self.ends_with_newline else 1)
+            reading.tail = [(begin + number, text[:1000]) for number, text in enumerate(ending)]
         for name, _ in fact_table.FRAMEWORKS:
             if name in self.frameworks:
                 reading.framework = name
