@@ -22,13 +22,14 @@ from diag.observe.logs.dumps import (
     read_dump,
     read_gpus,
 )
+from diag.observe.logs.exceptions import exception_of
 from diag.observe.logs.heads import Head, clean, parse_head, rank_of_file, without_heads
 from diag.observe.logs.identity import Introduction, introduction
 from diag.observe.logs.opening import Source
 from diag.observe.logs.places import place_of
 from diag.observe.logs.printed import PrintedArguments, parse_printed
 from diag.observe.logs.scanner import Counter, LinePattern, Scanner, candidates, compiled
-from diag.observe.logs.tracebacks import Traceback, read_headless, read_traceback
+from diag.observe.logs.tracebacks import read_headless, read_traceback
 
 IGNORED_BEFORE = (b"Exception ignored in", b"Error in atexit", b"Exception ignored on")
 """Python prints these above tracebacks that end nothing."""
@@ -294,7 +295,7 @@ class FileState:
         found = read_traceback([line.rstrip("\r").rsplit("\r", 1)[-1] for line in chunk])
         if found is None:
             return
-        one = _exception(found, origin, self.line_number, self.processes, self.file_rank)
+        one = exception_of(found, origin, self.line_number, self.processes, self.file_rank)
         self.traceback_ends.add(one.order)
         before = block[max(0, start - 400) : start].rstrip(b"\n").rsplit(b"\n", 1)[-1]
         if any(words in before for words in IGNORED_BEFORE) or (level or "")[:1] in NOTES:
@@ -334,7 +335,7 @@ class FileState:
         if found is not None:
             self.tracebacks += 1
             self.reading.observations.append(
-                _exception(found, origin, self.line_number, self.processes, self.file_rank)
+                exception_of(found, origin, self.line_number, self.processes, self.file_rank)
             )
 
     def finish(self, source: Source) -> FileReading:
@@ -370,42 +371,3 @@ def _newest_first(observations: Sequence[Observation]) -> bool:
     steps = [later - earlier for earlier, later in pairwise(times) if later != earlier]
     falling = sum(step < 0 for step in steps)
     return len(steps) >= 3 and falling >= 0.8 * len(steps) and times[-1] < times[0]
-
-
-def _exception(
-    found: Traceback,
-    origin: Origin,
-    line: int,
-    processes: Mapping[tuple[str | None, int], int],
-    file_rank: int | None,
-) -> Observation:
-    rank = found.head.rank if found.head.rank is not None else origin.rank
-    if rank is None and found.head.pid is not None:
-        rank = processes.get((found.head.host, found.head.pid))
-    user = found.user_frame
-    fields: dict[str, Any] = {
-        "type": found.type.rsplit(".", 1)[-1],
-        "message": found.message[:2000],
-        "begin_line": line,
-        "functions": " ".join(frame[2] for frame in found.frames),
-        "files": " ".join(frame[0] for frame in found.frames),
-        "user_code": "true" if user is not None else "false",
-    }
-    if user is not None:
-        fields["user_place"] = f"{user[0]}:{user[1]}"
-    return Observation(
-        "exception",
-        fields["type"],
-        Origin(
-            origin.source,
-            line + found.end,
-            origin.host,
-            rank if rank is not None else file_rank,
-            origin.process,
-            origin.time_s,
-        ),
-        f"{found.type}: {found.message}"[:2000] if found.message else found.type,
-        fields,
-        found.phase,
-        line + found.end,
-    )
