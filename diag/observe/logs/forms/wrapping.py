@@ -75,19 +75,20 @@ class Wrapped(Form):
 def recognise_wrapped(sample: bytes) -> Form | None:
     """Many lines of exactly the greatest width, most of them cut within a word; or all cut before a word too long."""
     lines = _lines(sample)
+    begin = sample[:SAMPLE]
     lengths = list(map(len, lines))
     if max(lengths, default=0) > 4 * WIDEST:
         return None
-    if not sample.isascii():
+    if not begin.isascii():
         widths = list(map(_columns, lines))
-    elif b"\r" in sample:
+    elif b"\r" in begin:
         widths = [length - line.endswith(b"\r") for length, line in zip(lengths, lines, strict=True)]
     else:
         widths = lengths
     widest = max(widths, default=0)
     if not NARROWEST <= widest <= WIDEST:
         return None
-    folds = b" \n" in sample or b" \r\n" in sample
+    folds = b" \n" in begin or b" \r\n" in begin
     if _is_table(widths, widest):  # most logs: said before anything is looked at line by line
         return _recognise_folded(list(pairwise(lines)), widest) if folds else None
     probes = [number for number, width in enumerate(widths[:-1]) if width == widest][:PROBES]
