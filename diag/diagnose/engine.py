@@ -62,6 +62,7 @@ def _concerned(base: Base, evidence: Evidence, touched: set[str]) -> list[str]:
     """Playbooks that could fire at all: a line, an exception, a finding or a fact of theirs is there."""
     there = {
         "exception": any(item.exceptions for item in evidence.files),
+        "words": bool(evidence.last_words),
         "finding": bool(evidence.findings),
         "stack": any(one.probe == STACKS for one in evidence.findings),
         "fact": bool(evidence.facts),

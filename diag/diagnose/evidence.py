@@ -10,6 +10,7 @@ from typing import Any
 
 from diag.diagnose.experiment import cure, typed_at
 from diag.diagnose.filenames import hosts_in_names
+from diag.diagnose.lastwords import last_words
 from diag.diagnose.runs import silent_starts
 from diag.diagnose.whois import Whois, distinct, introduce
 from diag.model import Finding, Observation, Phase
@@ -233,6 +234,8 @@ class Evidence:
     """Short names for filling sentences and fixes."""
     framework: str | None = None
     who: Whois = field(default_factory=Whois)
+    last_words: Sequence[Observation] = ()
+    """Errors that processes of the launch logged before they left by themselves."""
 
     def file_of(self, one: Observation) -> FileEvidence | None:
         """The file evidence an observation belongs to."""
@@ -306,7 +309,8 @@ def prepare(
     cured = {f"experiment.{name}": [value] for item in files for name, value in item.cured_by.items()}
     facts = {**facts, **cured}
     framework = next((item.reading.framework for item in files if item.reading.framework), None)
-    return Evidence(files, findings, facts, names, framework, who)
+    words = last_words(files) if any(map(_failed, files)) else ()
+    return Evidence(files, findings, facts, names, framework, who, words)
 
 
 _ATTEMPT = re.compile(r"(?:^|(?<=[-_./]))(?:attempt|retry|try|restart)[-_.]?(\d+)")

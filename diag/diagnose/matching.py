@@ -113,6 +113,12 @@ class Matcher:
                 for one in item.exceptions
                 if not one.fields.get("ignored") and _exception_fits(signal, one)
             ]
+        elif signal.kind == "words":
+            hits.lines = [
+                one
+                for one in self.evidence.last_words
+                if any(re.search(pattern, one.text) for pattern in signal.patterns)
+            ]
         elif signal.kind == "finding":
             hits.findings = [one for one in self.evidence.findings if _finding_fits(signal, one)]
         elif signal.kind == "stack":

@@ -17,6 +17,7 @@ LAYERS = (
     "environment",
     "framework",
 )
+KINDS = ("log", "exception", "finding", "fact", "stack", "words")
 SAYS = ("cause", "effect", "hint", "context")
 RISKS = ("none", "restarts-job", "needs-root", "touches-others")
 SEVERITIES = ("error", "warning", "note")
@@ -59,7 +60,8 @@ class Signal:
     kind `log`: `patterns` (regular expressions, any of them) searched in a line; kind `exception`: `patterns`
     searched in the last line of a traceback, `frames` in its frames; kind `finding`: a probe's or plan check's
     answer; kind `fact`: `conditions` on the facts; kind `stack`: `patterns` searched in the calls of a process that
-    `diag attach` looked at (`function (path/file.py:12)`), `conditions` on what it does (`stuck`, `site`, `kind`, `phase`).
+    `diag attach` looked at (`function (path/file.py:12)`), `conditions` on what it does (`stuck`, `site`, `kind`, `phase`);
+    kind `words`: `patterns` searched in the last words of a process that ended by itself (an error that it logged, no exception).
     says: `cause` the message itself names this cause; `effect` a failure this cause brings, others too; `hint`
     a warning or an odd line; `context` no evidence by itself.
     """

@@ -159,7 +159,7 @@ DEAD: tuple[str, ...] = (
     r"Watchdog caught collective operation timeout|To avoid data inconsistency, we are taking the entire process down",
     r"torch\.distributed\.DistBackendError|DistStoreError|DistNetworkError",
     r": error: (?:unrecognized arguments|the following arguments are required|ambiguous option|argument \S{1,60}: )",
-    r"died from signal \d+|: line \d+: +\d+ (?:Hangup|Terminated|Aborted|Bus error)\b|Out of bounds values : [1-9]\d* FAILED",
+    r"MPI_ERRORS_ARE_FATAL|died from signal \d+|: line \d+: +\d+ (?:Hangup|Terminated|Aborted|Bus error)\b|Out of bounds values : [1-9]\d* FAILED",
 )
 """Signs that a process of the launch ended badly."""
 
@@ -173,8 +173,12 @@ FAILURE: tuple[str, ...] = (
     r"NVRM: Xid|SXid",
     r"\berror: |\bError: ",
     r"failed to |Failed to ",
+    r"\b(?:[Aa]borting|[Gg]iving up|[Gg]ave up|[Bb]ailing out|[Cc]annot continue|[Cc]an't continue|[Qq]uitting|[Ee]xiting)\b",
 )
 """Anything that looks like a failure, for the answer where no playbook fits."""
+
+OWN_WORDS = ("2", "9")
+"""Numbers of the rows of FAILURE that a user's own program may write before it leaves: a logger's level, giving up."""
 
 EXITS: tuple[str, ...] = (
     r"srun: error: (?P<host>[\w.-]+): task (?P<rank>\d+): (?:Exited|Killed|Out Of Memory|Segmentation|Aborted|Bus error|Floating)",
