@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from diag.diagnose.evidence import Evidence
 from diag.diagnose.matching import ClauseMatch
 from diag.diagnose.whois import distinct
 from diag.model import Culprit, Finding, Observation
+from diag.system.lazy import lazily
 
 MAX_WORLD = 100_000
 NOBODY = ("localhost", "127.0.0.1", "0.0.0.0", "::1")  # noqa: S104  (addresses in logs, nothing is bound)
@@ -125,7 +125,7 @@ def _writer_of(
     return rank, host or _only_host(evidence)
 
 
-_PEER_GONE = re.compile(
+_PEER_GONE = lazily(
     r"Connection closed by (?:remote )?peer|Connection reset by peer|remote process exited|Broken pipe|ncclRemoteError"
 )
 
@@ -333,7 +333,7 @@ def _odd(lines: Sequence[Observation]) -> set[int]:
     return set(single[0]) if len(groups) == 2 and len(single) == 1 and len(everyone) > 2 else set()
 
 
-_RAY_TASK = re.compile(r"\bray::.{1,200}?\(pid=\d+, ip=([\w.:]+)")
+_RAY_TASK = lazily(r"\bray::.{1,200}?\(pid=\d+, ip=([\w.:]+)")
 """How Ray tells where a task ran that raised."""
 
 

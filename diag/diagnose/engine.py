@@ -68,7 +68,8 @@ def _concerned(base: Base, evidence: Evidence, touched: set[str]) -> list[str]:
         "fact": bool(evidence.facts),
     }
     causes = {str(one.data.get("cause")) for one in evidence.findings}
-    wanted = touched | causes | {one.playbook for one in base.signals() if there.get(one.kind)}
+    wanted = touched | causes
+    wanted |= {name for name, kinds in base.kinds() if any(there.get(kind) for kind in kinds)}
     return [name for name in base.playbooks if name in wanted]
 
 

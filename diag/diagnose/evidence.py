@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ from diag.diagnose.runs import silent_starts
 from diag.diagnose.whois import Whois, distinct, introduce
 from diag.model import Finding, Observation, Phase
 from diag.observe.logs.filestate import FileReading
+from diag.system.lazy import lazily
 
 Stream = tuple[str, str, str]
 """(file, host, rank or process): who wrote a line, as far as the line says."""
@@ -291,7 +291,7 @@ class Evidence:
         return hosts.pop() if len(hosts) == 1 else (None if hosts else self.who.host_of_rank(rank))
 
 
-_ADDRESS = re.compile(r"[\d.]+\Z|[0-9a-fA-F:]+:[0-9a-fA-F:]*\Z")
+_ADDRESS = lazily(r"[\d.]+\Z|[0-9a-fA-F:]+:[0-9a-fA-F:]*\Z")
 
 
 def prepare(
@@ -313,7 +313,7 @@ def prepare(
     return Evidence(files, findings, facts, names, framework, who, words)
 
 
-_ATTEMPT = re.compile(r"(?:^|(?<=[-_./]))(?:attempt|retry|try|restart)[-_.]?(\d+)")
+_ATTEMPT = lazily(r"(?:^|(?<=[-_./]))(?:attempt|retry|try|restart)[-_.]?(\d+)")
 
 
 def _forgive_attempts(files: Sequence[FileEvidence]) -> None:

@@ -6,13 +6,13 @@ message is one that a playbook could know. What the others print (closed connect
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from diag.model import Observation
 from diag.observe.logs import lexicon
+from diag.system.lazy import lazily
 
 if TYPE_CHECKING:
     from diag.diagnose.evidence import FileEvidence
@@ -26,7 +26,7 @@ NEAR = 40
 SERVERS = ("vllm", "sglang", "dynamo", "trtllm", "tgi", "triton", "lmdeploy")
 """Frameworks whose launches run nothing of the user's own."""
 
-_OF_A_PROGRAM = re.compile(
+_OF_A_PROGRAM = lazily(
     r"NCCL|c10d|torch[./]|gloo|\.(?:cpp|cc|cu|hpp|py|rs|go):\d+|^File \"|srun|slurm|mpirun|mpiexec|prte|PRTE|PMI|MPI_|MPI "
     r"|UCX|nixl_|ray\.|raylet|DeepSpeed|deepspeed|Traceback|Exception|Error: |nvidia|NVRM|CUDA|HYDU|HYDRA|kubelet|docker"
     r"|[Cc]onnection (?:closed|reset|refused)|[Bb]roken pipe|[Tt]imed? ?out|[Ss]ignal|SIG[A-Z]{3}|process \d+|child|worker"

@@ -10,10 +10,11 @@ from diag.diagnose.evidence import Evidence, stream_of
 from diag.diagnose.spread import grouped, odd_hosts
 from diag.model import Finding, Observation, Status
 from diag.playbooks.schema import PROGRAM, Clause, Condition, Playbook, Signal
+from diag.system.lazy import lazily
 
 STATED = ("cause", "effect")
 
-_ANOTHER_WAY = re.compile(
+_ANOTHER_WAY = lazily(
     r"\b[Ff]all(?:ing|s)? back\b|\b[Rr]everting\b|\b[Tt]runcating to\b|\b[Uu]sing \S+ instead\b|"
     r"\bweight-only via\b|[;,.] [Ss]kipping\b|[;,] setting \w|[;,.] (?:Trying each|Retrying without|Proceeding with)\b"
 )

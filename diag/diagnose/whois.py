@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from diag.model import Observation
 from diag.observe.logs.filestate import FileReading
+from diag.system.lazy import lazily
 
 Process = tuple[str, str | None, int]
 """(file, machine, pid)"""
@@ -21,9 +21,9 @@ IDLE_SHARE, BUSY_SHARE = 5, 90
 SPEECH = 60
 """Lines of the traceback that a rank prints behind a sentence about itself."""
 
-_PID = re.compile(r"\bpid=(\d+)")
-_ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+\Z")
-_CONTAINER = re.compile(r"[0-9a-f]{12}(?:[0-9a-f]{52})?\Z")
+_PID = lazily(r"\bpid=(\d+)")
+_ADDRESS = lazily(r"\d+\.\d+\.\d+\.\d+\Z")
+_CONTAINER = lazily(r"[0-9a-f]{12}(?:[0-9a-f]{52})?\Z")
 
 
 @dataclass(slots=True)

@@ -5,11 +5,11 @@ Most lines of a failure carry less than that: a pid, a pod, an address. These li
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from diag.observe.logs.heads import Head
+from diag.system.lazy import lazily
 
 _HOST = r"[A-Za-z0-9][\w.-]*"
 
@@ -61,7 +61,7 @@ ROWS: tuple[tuple[str, str], ...] = (
 )
 """(what is told, expression). `rank`, `self` and `speech` speak of the writer itself, `self` where the file is its own."""
 
-_IN_TABLE = re.compile(rf"['\"](?P<host>{_HOST})['\"]: \[(?P<ranks>[\d, ]*)\]")
+_IN_TABLE = lazily(rf"['\"](?P<host>{_HOST})['\"]: \[(?P<ranks>[\d, ]*)\]")
 
 
 @dataclass(frozen=True, slots=True)
