@@ -13,7 +13,8 @@ def test_text_and_bytes() -> None:
     word = lazily(r"(\w+)=(\d+)", re.IGNORECASE)
     assert [found[1] for found in word.finditer("a=1, B=22")] == ["a", "B"]
     assert word.sub("x", "a=1") == "x"
-    assert word.pattern == r"(\w+)=(\d+)" and word.groups == 2
+    assert word.pattern == r"(\w+)=(\d+)"
+    assert word.groups == 2
     assert lazily(rb"\d").findall(b"1a2") == [b"1", b"2"]
 
 
