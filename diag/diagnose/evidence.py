@@ -10,7 +10,7 @@ from typing import Any
 from diag.diagnose.experiment import cure, typed_at
 from diag.diagnose.filenames import hosts_in_names
 from diag.diagnose.lastwords import last_words
-from diag.diagnose.runs import silent_starts
+from diag.diagnose.runs import long_run, silent_starts
 from diag.diagnose.whois import Whois, distinct, introduce
 from diag.model import Finding, Observation, Phase
 from diag.observe.logs.filestate import FileReading
@@ -199,6 +199,7 @@ STARTS = (
     "exit status: 0",
     "Started HTTPService at",
     "Started GRPCInferenceService at",
+    ": Connected",
 )
 """Words of lines that say that the launch came up, or that a command ended well."""
 
@@ -337,7 +338,8 @@ def _choose_run(reading: FileReading) -> FileEvidence:
     bounds = _run_bounds(reading)
     runs = [_run(reading, first, last) for first, last in bounds]
     chosen = runs[-1]
-    if not chosen.alive and not _failed(chosen):  # a last run that tells nothing leaves the one before
+    speaks = chosen.alive or long_run(reading.observations, chosen.first_line, reading.lines)
+    if not speaks and not _failed(chosen):  # a last run that tells nothing leaves the one before
         chosen = next((run for run in reversed(runs) if _failed(run)), chosen)
     elif reading.commands and not _failed(chosen):
         chosen = _before_cure(reading, runs) or chosen
@@ -368,7 +370,7 @@ def _run_bounds(reading: FileReading) -> list[tuple[int, int]]:
         at = bisect.bisect_left(ends, starts[-1])
         if at < len(ends) and ends[at] < line:
             starts.append(line)
-    starts = sorted({*starts, *silent_starts(reading.observations)})
+    starts = sorted({*starts, *silent_starts(reading.observations, reading.lines)})
     return list(zip(starts, [*(start - 1 for start in starts[1:]), 1 << 60], strict=True))
 
 
