@@ -136,6 +136,9 @@ def diagnose(base: Base, evidence: Evidence, *, guess: bool = True) -> tuple[Dia
     return tuple(result[:MAX_DIAGNOSES])
 
 
+DETOUR = 12
+"""Lines within which a program says that it falls back to something else."""
+
 LONG_AGO, STILL = 500, 60
 """Lines that a file goes on for, with no word of failure, after what nobody died of, and after what seemed to stand still."""
 
@@ -145,8 +148,19 @@ def _left_behind(one: Candidate, evidence: Evidence) -> bool:
     lines = [line for match in one.matches for line in match.primary]
     if one.findings or not lines:
         return False
+    if all(_goes_another_way(line, evidence) for line in lines):
+        return True
     limit = STILL if one.stands_still else LONG_AGO
     return all(_lines_after(line, evidence) >= limit for line in lines)
+
+
+def _goes_another_way(line: Observation, evidence: Evidence) -> bool:
+    """True if the program soon says what it takes instead, and goes on for longer than that took."""
+    item = evidence.file_of(line)
+    if item is None:
+        return False
+    detours = [one.order - line.order for one in item.observations if one.kind == "detour"]
+    return any(0 <= away <= DETOUR and _lines_after(line, evidence) > 2 * away for away in detours)
 
 
 def _lines_after(line: Observation, evidence: Evidence) -> int:

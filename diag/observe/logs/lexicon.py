@@ -182,6 +182,9 @@ FAILURE: tuple[str, ...] = (
 )
 """Anything that looks like a failure, for the answer where no playbook fits."""
 
+DETOURS = r"\b[Ff]alling back to\b|\b[Ff]alling back on\b"
+"""A program takes another way, and says so a few lines below what it could not do."""
+
 OWN_WORDS = ("2", "9")
 """Numbers of the rows of FAILURE that a user's own program may write before it leaves: a logger's level, giving up."""
 
