@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from diag.diagnose.evidence import Evidence
 from diag.diagnose.matching import ClauseMatch
+from diag.diagnose.testimony import serves_store, told_places
 from diag.diagnose.whois import distinct
 from diag.model import Culprit, Finding, Observation
 from diag.system.lazy import lazily
@@ -82,6 +83,8 @@ def _writer(
     rank = _rank(lines, evidence, ended)
     if rank is None:
         rank = _rank_of_gpu(lines, evidence)
+    if rank is None and serves_store(lines, evidence):
+        rank = 0
     if (
         ended is not None
         and rank is None
@@ -333,10 +336,6 @@ def _odd(lines: Sequence[Observation]) -> set[int]:
     return set(single[0]) if len(groups) == 2 and len(single) == 1 and len(everyone) > 2 else set()
 
 
-_RAY_TASK = lazily(r"\bray::.{1,200}?\(pid=\d+, ip=([\w.:]+)")
-"""How Ray tells where a task ran that raised."""
-
-
 def _host(lines: Sequence[Observation], rank: int | None, evidence: Evidence) -> str | None:
     captured = {
         str(line.fields[name])
@@ -346,9 +345,9 @@ def _host(lines: Sequence[Observation], rank: int | None, evidence: Evidence) ->
     }
     if len(captured) == 1:
         return captured.pop()
-    tasks = {found[1] for line in lines if (found := _RAY_TASK.search(line.text))}
-    if len(tasks) == 1:
-        return tasks.pop()
+    told = told_places(lines, evidence)
+    if len(told) == 1:
+        return told.pop()
     hosts = distinct({line.origin.host for line in lines if line.origin.host}, evidence.who)
     if len(hosts) > 1:  # who complains of its own device knows more than who complains of a peer
         own = {line.origin.host for line in lines if line.origin.host and "peer" not in line.fields}

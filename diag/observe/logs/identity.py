@@ -36,6 +36,10 @@ ROWS: tuple[tuple[str, str], ...] = (
     ("place", rf"\(rank (?P<rank>\d+)\) on (?P<host>{_HOST}?)(?:\.{{3}}|\s|$)"),
     ("place", rf"\[(?P<host>{_HOST})\]\[rank(?P<rank>\d+)\]"),
     ("place", r"\bname=\w{0,60}_\d+:(?P<rank>\d+), pid=(?P<pid>\d+)"),
+    (
+        "place",
+        rf"\brank[ =:]+(?P<rank>\d+)\b.{{0,12}}\bhost[ =:]+(?P<host>{_HOST})(?:.{{0,60}}\bworld(?:[ _]size)?[ =:]+(?P<world>\d+))?",
+    ),
     ("table", r"WORLD INFO DICT: (?P<table>\{.*\})"),
     (
         "table",
@@ -51,6 +55,14 @@ ROWS: tuple[tuple[str, str], ...] = (
         "pod",
         r"^(?P<pod>[a-z0-9][a-z0-9.-]+) +\d+/\d+ .{3,80} \d+\.\d+\.\d+\.\d+ +(?P<host>[a-z0-9][a-z0-9.-]+) +<none>",
     ),
+    (
+        "pod",
+        r"^(?P<pod>[a-z0-9][a-z0-9.-]+) +\d+/\d+ +(?:Running|Error|Completed|CrashLoopBackOff|OOMKilled) .{3,60} \d+\.\d+\.\d+\.\d+ +"
+        r"(?P<host>[a-z0-9][a-z0-9.-]+)$",
+    ),
+    ("described", r"^Node: +(?P<host>[\w.-]+)/\d+\.\d+\.\d+\.\d+$"),
+    # the machine and process of a Ray task that raised: what stands below is that process's
+    ("task", r"\bray::.{1,200}?\(pid=(?P<pid>\d+), ip=(?P<host>[\w.:]+)"),
     ("pod", r"pod/(?P<pod>[\w.-]+) .{0,120} on node (?P<host>[\w.-]+)"),
     (
         "unready",
@@ -59,7 +71,8 @@ ROWS: tuple[tuple[str, str], ...] = (
     ),
     ("container", r"\bcontainer=(?P<pod>[0-9a-f]{12})\b"),
 )
-"""(what is told, expression). `rank`, `self` and `speech` speak of the writer itself, `self` where the file is its own."""
+"""(what is told, expression). `rank`, `self` and `speech` speak of the writer itself, `self` where the file is its own;
+`described` of the pod whose description stands around the line."""
 
 _IN_TABLE = lazily(rf"['\"](?P<host>{_HOST})['\"]: \[(?P<ranks>[\d, ]*)\]")
 
