@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from diag.diagnose.differing import (
+    MAX_WORLD,
+    NOBODY,
+    SHARED,
+    all_alike,
+    one_machine_of_several,
+    repeated,
+    telling_host,
+    telling_rank,
+)
 from diag.diagnose.evidence import Evidence
 from diag.diagnose.matching import ClauseMatch
 from diag.diagnose.testimony import serves_store, told_places
@@ -11,8 +21,6 @@ from diag.diagnose.whois import distinct
 from diag.model import Culprit, Finding, Observation
 from diag.system.lazy import lazily
 
-MAX_WORLD = 100_000
-NOBODY = ("localhost", "127.0.0.1", "0.0.0.0", "::1")  # noqa: S104  (addresses in logs, nothing is bound)
 NODE_LAYERS = ("driver", "hardware")
 """Layers whose causes lie in the machine, not in the pod or container that met them."""
 
@@ -26,6 +34,8 @@ def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], ev
     first = _first(lines)
     playbook = matches[0].playbook
     rank, host = _whose(playbook.culprit, matches, lines, evidence)
+    rank = telling_rank(rank, playbook, lines, evidence)
+    host = telling_host(host, playbook, lines, evidence)
     if rank is None:  # whom somebody saw standing
         standing = _of_findings([one for one in findings if one.data.get("culprit")])
         rank, host = standing.rank, host if standing.rank is None else standing.host or host
@@ -73,7 +83,9 @@ def _whose(
         if idle is not None:
             return idle
         return None, _quiet_host(lines, evidence)
-    return _writer(lines, _exit_of(lines, evidence), evidence)
+    shared = blame == SHARED and len(evidence.all_hosts) < 2 and not one_machine_of_several(lines, evidence)
+    ended = None if shared or repeated(lines, evidence) else _exit_of(lines, evidence)
+    return _writer(lines, ended, evidence)
 
 
 def _writer(
@@ -259,6 +271,8 @@ def _rank(lines: Sequence[Observation], evidence: Evidence, ended: Observation |
     ranks = {rank for line in lines if (rank := who.rank_of(line)) is not None}
     if len(ranks) == 1:
         return ranks.pop()
+    if all_alike(lines, evidence):
+        return None
     if ended is not None and _number(ended, "rank") in ranks:
         return _number(ended, "rank")  # several ranks show it; the launcher says which ended first
     everyone = {

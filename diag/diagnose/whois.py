@@ -61,6 +61,12 @@ class Whois:
         told = {place for places in self._places.values() for place in places}
         return told | {host for table in self._tables for host, _ in table}
 
+    @property
+    def ranks(self) -> set[int]:
+        """Ranks that introduce themselves or whose processes are known."""
+        own = {rank for mine in self._files.values() for rank in mine}
+        return own | set(self._places) | {rank for told in self._ranks.values() for rank in told}
+
     def rank_of(self, one: Observation) -> int | None:
         """The rank that wrote a line: by its head, its process, the exception around it."""
         origin = one.origin

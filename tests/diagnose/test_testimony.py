@@ -96,7 +96,7 @@ BIND = "[c10d] The server socket has failed to bind to [::]:29600 (errno: 98 - A
 def test_the_store_is_served_by_rank_zero_unless_a_line_tells_otherwise(
     tmp_path: Path, line: str, rank: int | None
 ) -> None:
-    assert culprit_of(tmp_path, "port-in-use", log=line).rank == rank
+    assert culprit_of(tmp_path, "port-in-use", log=f"world_size=4\n{line}").rank == rank
 
 
 @pytest.mark.parametrize(
