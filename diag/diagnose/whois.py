@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -48,6 +49,10 @@ class Whois:
     """File -> ranks that say so of themselves in a file that is theirs."""
     unready: set[str] = field(default_factory=set)
     """Pods that a listing shows as not running."""
+    looked_at: set[str] = field(default_factory=set)
+    """Nodes that somebody looks at with kubectl."""
+    absent: Counter[int] = field(default_factory=Counter)
+    """Rank -> how often a launcher lists it among those that have not come."""
     idle_gpu: tuple[str, int] | None = None
     """(file, index) of the one GPU that does nothing while all others of its machine are busy."""
     _tasks: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
@@ -159,6 +164,11 @@ class Whois:
         nodes = self._nodes.get(host, set())
         return next(iter(nodes)) if len(nodes) == 1 else host
 
+    def name_of(self, host: str) -> str:
+        """The name of an address, where exactly one is known."""
+        named = self._names.get(host, set())
+        return next(iter(named)) if _ADDRESS.match(host) and len(named) == 1 else host
+
     def same(self, one: str, other: str) -> bool:
         """True if both names are known to be one machine's."""
         return _short(one) == _short(other) or bool(self.names(one) & self.names(other))
@@ -188,6 +198,10 @@ def introduce(readings: Sequence[FileReading]) -> Whois:
                 who._own.setdefault(reading.name, set()).add(one.rank)
             if one.rank is not None and one.kind == "speech":
                 who._speeches.setdefault(reading.name, []).append((one.line, one.line + SPEECH, one.rank))
+            if one.rank is not None and one.kind == "absent":
+                who.absent[one.rank] += 1
+            if one.host and one.kind == "node":
+                who.looked_at.add(one.host)
             _take_machine(who, reading, one)
             if one.kind == "place" and one.rank is not None and one.host:
                 who._places.setdefault(one.rank, set()).add(one.host)

@@ -26,6 +26,8 @@ ROWS: tuple[tuple[str, str], ...] = (
     ("self", r"Rank (?P<rank>\d+): Completed store-based barrier"),
     ("self", r"\bWORLD_SIZE=(?P<world>\d+)\b.{0,80} RANK=(?P<rank>\d+)\b"),
     ("speech", r"DeadLock detected from rank: (?P<rank>\d+)"),
+    # Horovod's list of ranks that have not come, and what they are awaited for
+    ("absent", r"^\[(?:allreduce|allgather|broadcast|alltoall|reducescatter)\."),
     ("world", r"GLOBAL_RANK: (?P<rank>\d+), MEMBER: \d+/(?P<world>\d+)"),
     ("world", r"distributed processes registered\. Starting with (?P<world>\d+) processes"),
     ("world", r"\bdist_world_size=(?P<world>\d+)"),
@@ -49,6 +51,16 @@ ROWS: tuple[tuple[str, str], ...] = (
     ("alias", r"NCCL INFO Bootstrap ?: Using (?:\[\d+\])?[\w.-]+:(?P<address>\d+\.\d+\.\d+\.\d+)<"),
     ("alias", r"NCCL INFO NET/\w+ : Using .{0,400}(?:OOB |\[0\])[\w.-]+:(?P<address>\d+\.\d+\.\d+\.\d+)<"),
     ("alias", r"^Node: +(?P<host>[\w.-]+)/(?P<address>\d+\.\d+\.\d+\.\d+)$"),
+    (
+        "alias",
+        r"^(?P<host>[a-z0-9][a-z0-9.-]+) +(?:ClusterIP|LoadBalancer|NodePort) +(?P<address>\d+\.\d+\.\d+\.\d+) ",
+    ),
+    # the node that somebody looks at with kubectl
+    (
+        "node",
+        r"\b(?:kubectl|oc) .{0,80}?(?:debug node/|(?:get|describe) nodes? |(?:get|describe) node/|spec\.nodeName=|cordon |drain )"
+        r"(?P<host>[a-z0-9][a-z0-9.-]+)",
+    ),
     # a pod or a container, and the machine below it
     ("pod", r"Successfully assigned [\w.-]+/(?P<pod>[\w.-]+) to (?P<host>[\w.-]+)"),
     (
@@ -105,7 +117,7 @@ def introduction(kind: str, captures: Mapping[str, str | None], head: Head, line
         kind,
         host=captures.get("host") or head.host,
         pid=number("pid") or head.pid,
-        rank=number("rank"),
+        rank=number("rank") if kind != "absent" else head.rank,
         world=number("world") if "peers" not in captures else (number("peers") or 0) + 1,
         address=captures.get("address"),
         pod=captures.get("pod"),
