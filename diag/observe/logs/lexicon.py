@@ -212,8 +212,9 @@ HOSTS: tuple[str, ...] = (
     r"Running on (?:node|host)[: ]+(?P<host>[A-Za-z][\w.-]*)",
     r"^(?:HOSTNAME|hostname|SLURMD_NODENAME)[=:] ?(?P<host>[A-Za-z][\w.-]*)$",
     r"^Node: +(?P<host>[\w.-]+)/\d",
+    r"^[A-Z][a-z]{2} [A-Z][a-z]{2} +\d{1,2} [\d:]{8}(?: [AP]M)?(?: UTC 20| GMT 20| CET 20| CEST 20| CST 20| JST 20| EST 20| EDT 20| PST 20| PDT 20)\d\d +(?P<host>[A-Za-z][\w.-]*\d[\w.-]*)$",
 )
-"""Where a log says on which machine it was written: c10d's own address, Ray, Slurm, kubectl describe."""
+"""Where a log says on which machine it was written: c10d's own address, Ray, Slurm, kubectl describe, `date` and `hostname` in one line."""
 
 _COMMANDS = (
     r"python|torchrun|vllm|srun|nvidia-smi|docker|kubectl|ray |dmesg|cat |tail |NCCL_|CUDA_|uptime|bash |export |mpirun|"
