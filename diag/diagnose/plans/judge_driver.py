@@ -48,7 +48,12 @@ def judge_length(case: Case) -> Iterator[Finding]:
         facts, asked = case.facts(service), integer(service, name) if name else None
         if asked is None or any(each in service.env for each in ALLOWED_LONG):
             continue
-        limit = facts.max_position if facts.source == "config" else None
+        named = (
+            facts.source == "table"
+            and facts.certain
+            and re.fullmatch(r"[\w.-]+/[\w.-]+", service.model or "")
+        )
+        limit = facts.max_position if facts.source == "config" or named else None
         scaled = setting_of(service, "rope-scaling", "hf-overrides", "json-model-override-args") is not None
         if asked <= LONGEST and (limit is None or asked <= limit or scaled or facts.long_context):
             continue
