@@ -28,6 +28,8 @@ TABLES = {
     "dynamo.mocker": ("dynamo.mocker",),
     "trtllm-serve": ("trtllm-serve",),
     "trtllm": ("trtllm",),
+    "trtllm-serve disaggregated": ("trtllm-serve disaggregated",),
+    "trtllm-bench": ("trtllm-bench",),
 }
 DYNAMO_2025 = (
     # options that the workers of `dynamo serve` add to vLLM's: dynamo examples/llm/utils/vllm.py

@@ -88,6 +88,8 @@ class Profile:
 
 def version_of(service: Service) -> tuple[int, ...] | None:
     """(major, minor, patch) of the engine, from `engine.version` (a log, an image's tag); None if nothing says."""
+    if engine_of(service) == "trtllm":
+        return None  # the ages of the profiles are vLLM's and SGLang's
     found = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", str(text_of(service, "engine.version") or ""))
     return tuple(int(part or 0) for part in found.groups()) if found else None
 
