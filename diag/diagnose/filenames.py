@@ -20,6 +20,8 @@ def _host_in_name(name: str) -> str | None:
     """`dmesg-cn-234.txt` -> cn-234; names that number files tell nothing."""
     stem = name.rsplit("/", 1)[-1].split(".", maxsplit=1)[0]
     stripped = _NAME_SUFFIX.sub("", _NAME_PREFIX.sub("", stem))
+    if "_" in stripped:  # no machine's name has one
+        return None
     if not re.search(r"[a-z]", stripped) or not re.search(r"\d", stripped) or _GENERIC.match(stripped):
         return None
     return stripped if stripped != stem else None

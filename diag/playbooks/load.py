@@ -178,7 +178,7 @@ def load_playbook(path: Path) -> Playbook:
         fires=_samples(reader, samples["fires"], "samples.fires"),
         silent=_samples(reader, samples["silent"], "samples.silent"),
         blind=_samples(reader, samples.get("blind") or [], "samples.blind"),
-        culprit=reader.choice(raw["culprit"], "culprit", ("silent", "odd", "ended", "peer", "busy"))
+        culprit=reader.choice(raw["culprit"], "culprit", ("silent", "odd", "ended", "peer", "busy", "shared"))
         if "culprit" in raw
         else "",
         hits=reader.texts(raw.get("hits"), "hits"),

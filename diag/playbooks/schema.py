@@ -179,7 +179,8 @@ class Playbook:
     """Who is to blame where the telling lines are the victims': `silent` the one rank that prints none, `odd` the
     one rank whose captures differ from all others', `ended` the one that the launcher says ended first (else the
     silent one), `peer` the one that the telling lines name as their peer, `busy` the one whose work (hints) the others
-    wait for (effects). Empty: whoever prints them."""
+    wait for (effects). `shared`: the cause lies in what all ranks have in common (command line, script, model, libraries),
+    so whoever stumbles over it first is no culprit, unless others do not. Empty: whoever prints them."""
     hits: tuple[str, ...] = ()
     """Other playbooks whose samples may fire this one too (declared overlaps)."""
     source: str = ""
