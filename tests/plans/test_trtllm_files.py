@@ -176,3 +176,11 @@ def test_the_table_is_whole() -> None:
     assert {"dtype", "free_gpu_memory_fraction", "kv_events_config"} <= set(names_in("kv_cache_config"))
     assert keys()["enable_trtllm_sampler"].last == "1.0"
     assert all(key.values for key in keys().values() if key.kind == "choice")
+
+
+def test_a_letter_put_for_another_may_be_a_newer_name() -> None:
+    found = said(
+        "tp-size: 8\nmodel-path: a/b-8B\nmem-fraction-static: 0.8\ndsa-prefill-backend: flashmla_sparse\n"
+    )
+
+    assert not [each for each in found if each.status is Status.FAIL]

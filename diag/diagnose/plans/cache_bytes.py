@@ -29,9 +29,10 @@ class Cache:
         *,
         length: int | None,
         batch: int,
+        lean: bool = False,
     ) -> None:
         self.service, self.model, self.version = service, model, version
-        self.length, self.batch = length, batch
+        self.length, self.batch, self.lean = length, batch, lean
         self.pp = max(1, service.pipeline_parallel_size or 1)
         self.element = kv_element_bytes(service, model)
         self.context = max(1, integer(service, "decode-context-parallel-size") or 1)
@@ -150,7 +151,7 @@ class Cache:
         key = model.index_head * (1 + 4 / 128)
         ratios = [ratio for ratio in model.compress_ratios if ratio > 1]
         slope = sum((record + (key if ratio == 4 else 0.0)) / ratio for ratio in ratios) / self.pp
-        if engine_of(self.service) != "vllm" or not self.length:
-            return slope
+        if engine_of(self.service) != "vllm" or not self.length or self.lean:
+            return slope  # what one step holds is known from two start-ups only: it proves no failure
         held = min(V4_WINDOW - 1 + self.batch, self.length) * V4_STATE_BYTES * model.layers / self.pp
         return slope + held / self.length

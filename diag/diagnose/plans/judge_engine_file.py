@@ -50,11 +50,9 @@ def _meant_key(service: Service, key: str) -> str | None:
 
 def _slip(written: str, meant: str) -> bool:
     """True where the words differ as typing errors do; another word in one place is another, newer key."""
-    if (
-        sorted(written) == sorted(meant)
-        or difflib.SequenceMatcher(None, written, meant).ratio() >= ONE_LETTER
-    ):
-        return True
+    ratio = difflib.SequenceMatcher(None, written, meant).ratio()
+    if sorted(written) == sorted(meant) or (len(written) != len(meant) and ratio >= ONE_LETTER):
+        return True  # letters swapped or left out; one put for another may be another name (dsa, nsa)
     one, other = (name.replace("-", "_").split("_") for name in (written, meant))
     if len(one) != len(other):
         return "".join(one) == "".join(other)

@@ -100,7 +100,7 @@ def estimate(
     if total is None or engine is None:
         return MemoryEstimate(weights_bytes_per_gpu=weights, total_bytes=total, certain=False)
     ranks = (service.tensor_parallel_size or 1) * (service.pipeline_parallel_size or 1)
-    shape = _Run(service, model, spec, total, version_of(service))
+    shape = _Run(service, model, spec, total, version_of(service), lean=lean)
     profile = profile_of(version_of(service), ranks, spec, lean=lean)
     activation = shape.activation(profile)
     graphs = shape.graphs()
@@ -208,6 +208,8 @@ class _Run:
         spec: GpuSpec | None,
         total: int,
         version: tuple[int, ...] | None,
+        *,
+        lean: bool = False,
     ) -> None:
         self.service, self.model, self.version, self.total = service, model, version, total
         self.tp = max(1, service.tensor_parallel_size or 1)
@@ -223,7 +225,7 @@ class _Run:
             whole = boolean(service, "enable-chunked-prefill") is False or (old and (length or 0) <= 32768)
             batch = max(length or 2048, 2048) if whole else tokens
         self.batch = batch
-        self.cache = Cache(service, model, version, length=self.longest()[0], batch=batch)
+        self.cache = Cache(service, model, version, length=self.longest()[0], batch=batch, lean=lean)
 
     def longest(self) -> tuple[int | None, bool]:
         """(tokens of the longest sequence, whether the plan itself says so)."""
