@@ -146,7 +146,8 @@ def _insertion(container: Node, insertion: Insertion | None) -> Insertion | None
 def version_of_image(image: str) -> str | None:
     """An engine's version from the tag of its own image; other images' tags say nothing of the engine."""
     found = _VERSION_TAG.search(image)
-    return found.group(1) if found and re.search(r"vllm-openai|lmsysorg/sglang|vllm/vllm", image) else None
+    own = r"vllm-openai|lmsysorg/sglang|vllm/vllm|tensorrt-llm/release"
+    return found.group(1) if found and re.search(own, image) else None
 
 
 def release_of_image(image: str) -> str | None:
