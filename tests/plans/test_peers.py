@@ -27,7 +27,9 @@ DYNAMO = "python3 -m dynamo.vllm --model Qwen/Qwen3-8B --max-model-len 16384 "
 
 
 def _wrong(gpus: str, nodes: int, *scripts: str) -> list[Finding]:
-    plans = [read_plan_text(f"#!/bin/bash\n{text}\n", f"part{number}.sh") for number, text in enumerate(scripts)]
+    plans = [
+        read_plan_text(f"#!/bin/bash\n{text}\n", f"part{number}.sh") for number, text in enumerate(scripts)
+    ]
     hardware = parse_gpus(gpus, nodes)
     return [each for each in check_plans(plans, hardware) if each.status is Status.FAIL]
 
@@ -142,5 +144,7 @@ def test_a_graph_whose_gpu_is_a_number_is_refused(tmp_path: Path) -> None:
         "          args: [--model, Qwen/Qwen3-8B, --max-model-len, '8192']\n"
     )
     for size, causes in (("'1'", set()), ("1", {"invalid-launch-argument"})):
-        found = check_plans([read_plan_text(graph.replace("SIZE", size), "agg.yaml")], parse_gpus("8xH100", 1))
+        found = check_plans(
+            [read_plan_text(graph.replace("SIZE", size), "agg.yaml")], parse_gpus("8xH100", 1)
+        )
         assert {str(each.data["cause"]) for each in found if each.status is Status.FAIL} == causes

@@ -112,8 +112,8 @@ def judge_quantization(case: Case) -> Iterator[Finding]:
         lowest, sentence = NEEDS.get(key, (0.0, ""))
         if key == "nvfp4" or not sentence or spec.capability >= lowest:
             continue
-        if key == "modelopt_fp4" and spec.bfloat16 and engine_of(service) != "trtllm":
-            continue  # vLLM and SGLang of 2026 run FP4 weights with weight-only kernels on Ampere and later
+        if key == "modelopt_fp4" and spec.bfloat16:
+            continue  # engines of 2026 run FP4 weights with weight-only kernels on Ampere and later
         yield judged(
             "quantization-unsupported",
             service,

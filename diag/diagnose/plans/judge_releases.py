@@ -78,7 +78,7 @@ def _key(version: str) -> tuple[int, ...]:
 
 
 def judge_dynamo_options(case: Case) -> Iterator[Finding]:
-    """Options of Dynamo's workers that the release in the image no longer has, or does not have yet."""
+    """Options of Dynamo's workers that the release in the image no longer has."""
     for service in case.services:
         release, program = _release(service), str(getattr(service, "program", ""))
         if release is None or program not in ("dynamo.vllm", "dynamo.sglang", "dynamo.trtllm"):
@@ -90,13 +90,9 @@ def judge_dynamo_options(case: Case) -> Iterator[Finding]:
             if entry is None:
                 continue
             gone = next((each for each in known if _key(each) > _key(entry[3])), None)
-            before = max((each for each in known if _key(each) < _key(entry[2])), key=_key, default=None)
-            if gone is not None and release >= _key(gone):
-                sentence = f"no longer has --{flag} (last seen in {entry[3]}, gone in {gone})"
-            elif before is not None and release <= _key(before):
-                sentence = f"does not have --{flag} yet (first seen in {entry[2]})"
-            else:
-                continue
+            if gone is None or release < _key(gone):
+                continue  # (recipes of the development branch name images of the release before)
+            sentence = f"no longer has --{flag} (last seen in {entry[3]}, gone in {gone})"
             role = re.fullmatch(r"is-(prefill|decode)-worker", flag)
             yield judged(
                 "invalid-launch-argument",
