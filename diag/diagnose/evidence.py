@@ -272,6 +272,8 @@ def prepare(
     _forgive_attempts(files)
     cured = {f"experiment.{name}": [value] for item in files for name, value in item.cured_by.items()}
     facts = {**facts, **cured}
+    if who.claimed_twice is not None:
+        facts["launch.rank_twice"] = [str(who.claimed_twice)]
     framework = next((item.reading.framework for item in files if item.reading.framework), None)
     words = last_words(files) if any(map(_failed, files)) else ()
     return Evidence(files, findings, facts, names, framework, who, words)

@@ -72,6 +72,15 @@ class Whois:
         own = {rank for mine in self._files.values() for rank in mine}
         return own | set(self._places) | {rank for told in self._ranks.values() for rank in told}
 
+    @property
+    def claimed_twice(self) -> int | None:
+        """The lowest rank that processes on two machines call themselves while others below the world's size are nobody's."""
+        machines = {rank: distinct(hosts, self) for rank, hosts in self._places.items()}
+        claims = sum(map(len, machines.values()))
+        twice = [rank for rank, hosts in machines.items() if len(hosts) > 1]
+        missing = self.world is not None and len(set(machines) & set(range(self.world))) < self.world
+        return min(twice) if twice and missing and claims == self.world else None
+
     def rank_of(self, one: Observation) -> int | None:
         """The rank that wrote a line: by its head, its process, the exception around it."""
         origin = one.origin

@@ -42,6 +42,10 @@ ROWS: tuple[tuple[str, str], ...] = (
         "place",
         rf"\brank[ =:]+(?P<rank>\d+)\b.{{0,12}}\bhost[ =:]+(?P<host>{_HOST})(?:.{{0,60}}\bworld(?:[ _]size)?[ =:]+(?P<world>\d+))?",
     ),
+    (
+        "place",
+        rf"\bhost[ =:]+(?P<host>{_HOST})\b.{{0,30}}\brank[ =:]+(?P<rank>\d+)\b(?:.{{0,30}}\bworld(?:[ _]size)?[ =:]+(?P<world>\d+))?",
+    ),
     ("table", r"WORLD INFO DICT: (?P<table>\{.*\})"),
     (
         "table",
