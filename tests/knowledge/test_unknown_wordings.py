@@ -56,6 +56,8 @@ def test_the_users_own_program_gives_no_launch_argument() -> None:
 
 
 def test_a_stated_cause_stands_before_the_wording() -> None:
-    message = "ValueError: 'eth7' is not a valid network interface. Valid network interfaces are: ['lo', 'eth0']"
+    message = (
+        "ValueError: 'eth7' is not a valid network interface. Valid network interfaces are: ['lo', 'eth0']"
+    )
 
     assert first_cause(LIBRARY, message) == "nccl-wrong-interface"
