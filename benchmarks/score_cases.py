@@ -1,4 +1,4 @@
-"""Score `diag explain` on folders of labelled cases: top-1, top-3, false alarms, wrong culprits, confusions.
+"""Score `diag explain` on folders of labelled cases: top-1, top-3, false alarms, culprits wrong or named for nothing.
 
     python benchmarks/score_cases.py ../shared/cases [MORE...] [--misses] [--min-top1 0.9]
 
@@ -39,6 +39,10 @@ class Score:
     forbidden: list[str] = field(default_factory=list)
     culprits: int = 0
     wrong_culprits: list[str] = field(default_factory=list)
+    nobody: int = 0
+    """Cases whose label names no culprit."""
+    over_named: list[str] = field(default_factory=list)
+    """Those in which one is named all the same. For information: some labels are merely silent."""
     by_label: dict[str, list[bool]] = field(default_factory=lambda: collections.defaultdict(list))
     by_difficulty: dict[str, list[bool]] = field(default_factory=lambda: collections.defaultdict(list))
 
@@ -102,10 +106,15 @@ def score(folders: list[Path]) -> Score:
 
 def _score_culprit(result: Score, name: str, case: dict[str, Any], found: Any, who: Whois) -> None:
     wanted = case.get("culprit") or {}
-    if not isinstance(wanted, dict) or not any(value is not None for value in wanted.values()) or not found:
+    if not found:
+        return
+    got = found[0].culprit
+    if not isinstance(wanted, dict) or not any(value is not None for value in wanted.values()):
+        result.nobody += 1
+        if got.rank is not None or got.host is not None:
+            result.over_named.append(f"{name}: {found[0].id} rank {got.rank} host {got.host}")
         return
     result.culprits += 1
-    got = found[0].culprit
     for key in ("rank", "host"):
         want, have = wanted.get(key), getattr(got, key)
         if (
@@ -134,7 +143,8 @@ def main() -> int:
     )
     print(
         f"false alarms on healthy {len(result.false_alarms)}/{result.healthy}   must-not first {len(result.forbidden)}   "
-        f"culprit wrong {len(result.wrong_culprits)}/{result.culprits}"
+        f"culprit wrong {len(result.wrong_culprits)}/{result.culprits}   "
+        f"named where the label has none {len(result.over_named)}/{result.nobody}"
     )
     print(
         "by difficulty",
@@ -147,6 +157,8 @@ def main() -> int:
             print(f"  FALSE ALARM {line}")
         for line in result.wrong_culprits:
             print(f"  CULPRIT {line}")
+        for line in result.over_named:
+            print(f"  OVER-NAMED {line}")
     return 1 if result.share_top1 < options.min_top1 or (options.min_top1 and result.false_alarms) else 0
 
 

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
+from diag.diagnose.awaited import (
+    absent_rank,
+    busy,
+    late_rank,
+    lost_peer,
+    number,
+    odd,
+    of_idle_gpu,
+    quiet_host,
+    silent,
+)
+from diag.diagnose.differing import (
+    NOBODY,
+    SHARED,
+    all_alike,
+    one_machine_of_several,
+    repeated,
+    telling_host,
+    telling_rank,
+)
 from diag.diagnose.evidence import Evidence
 from diag.diagnose.matching import ClauseMatch
+from diag.diagnose.testimony import serves_store, told_places
 from diag.diagnose.whois import distinct
 from diag.model import Culprit, Finding, Observation
 
-MAX_WORLD = 100_000
-NOBODY = ("localhost", "127.0.0.1", "0.0.0.0", "::1")  # noqa: S104  (addresses in logs, nothing is bound)
 NODE_LAYERS = ("driver", "hardware")
 """Layers whose causes lie in the machine, not in the pod or container that met them."""
+LOCAL_LAYERS = (*NODE_LAYERS, "environment", "memory", "network", "plan")
+"""Layers whose causes can be those of one node."""
 
 
 def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], evidence: Evidence) -> Culprit:
@@ -25,11 +45,12 @@ def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], ev
     first = _first(lines)
     playbook = matches[0].playbook
     rank, host = _whose(playbook.culprit, matches, lines, evidence)
+    rank = telling_rank(rank, playbook, lines, evidence)
+    host = telling_host(host, playbook, lines, evidence)
     if rank is None:  # whom somebody saw standing
         standing = _of_findings([one for one in findings if one.data.get("culprit")])
         rank, host = standing.rank, host if standing.rank is None else standing.host or host
-    if host is not None and playbook.layer in NODE_LAYERS:
-        host = evidence.who.node_of(host)
+    host = _node(host, playbook.layer, evidence)
     if playbook.layer == "scheduler" and len(evidence.who.unready) == 1 and rank is None:
         host = next(iter(evidence.who.unready))  # the one pod that does not come up is what all wait for
     item = evidence.file_of(first)
@@ -37,13 +58,22 @@ def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], ev
     processes = {line.origin.process for line in lines if line.origin.process}
     return Culprit(
         rank=rank,
-        host=host,
+        host=evidence.who.name_of(host) if host is not None else None,
         process=processes.pop() if len(processes) == 1 else None,
         component=None,
         gpu=_gpu(lines),
         link=_link(lines),
         phase=phase.value if phase is not None else None,
     )
+
+
+def _node(host: str | None, layer: str, evidence: Evidence) -> str | None:
+    """The machine below a pod or container; where no line tells, the only node that somebody looked at."""
+    looked_at = evidence.who.looked_at
+    node = evidence.who.node_of(host) if host is not None and layer in NODE_LAYERS else host
+    if len(looked_at) != 1 or layer not in LOCAL_LAYERS or node != host or host in evidence.all_hosts:
+        return node
+    return next(iter(looked_at))
 
 
 def _whose(
@@ -60,19 +90,24 @@ def _whose(
         return _ended(lines, evidence)
     if blame == "silent" and _asks_itself(lines):
         blame = ""
-    if blame in ("silent", "odd") and all(_number(line, "culprit_rank") is None for line in lines):
-        missing = _silent(lines, evidence) if blame == "silent" else _odd(lines)
-        rank = missing.pop() if len(missing) == 1 else _busy(matches, lines) if blame == "silent" else None
+    if blame in ("silent", "odd") and all(number(line, "culprit_rank") is None for line in lines):
+        idle = of_idle_gpu(evidence) if blame == "silent" else None
+        if idle is not None:
+            return idle
+        missing = silent(lines, evidence) if blame == "silent" else odd(lines)
+        rank = missing.pop() if len(missing) == 1 else absent_rank(evidence)
+        if rank is None and blame == "silent":
+            rank = late_rank(lines, evidence)
+            rank = busy(matches, lines) if rank is None else rank
         if rank is not None:
             return rank, evidence.host_of_rank(rank) or _only_host(evidence)
         peer = _peer(lines, evidence)
         if peer is not None:  # everybody waits for the store, which is rank 0's
             return 0, evidence.host_of_rank(0) or peer
-        idle = _of_idle_gpu(evidence) if blame == "silent" else None
-        if idle is not None:
-            return idle
-        return None, _quiet_host(lines, evidence)
-    return _writer(lines, _exit_of(lines, evidence), evidence)
+        return None, quiet_host(lines, evidence)
+    shared = blame == SHARED and len(evidence.all_hosts) < 2 and not one_machine_of_several(lines, evidence)
+    ended = None if shared or repeated(lines, evidence) else _exit_of(lines, evidence)
+    return _writer(lines, ended, evidence)
 
 
 def _writer(
@@ -82,12 +117,14 @@ def _writer(
     rank = _rank(lines, evidence, ended)
     if rank is None:
         rank = _rank_of_gpu(lines, evidence)
+    if rank is None and serves_store(lines, evidence):
+        rank = 0
     if (
         ended is not None
         and rank is None
         and not any(evidence.who.rank_of(line) is not None for line in lines)
     ):
-        told = [_number(ended, name) for name in ("rank", "rank2", "local_rank")]
+        told = [number(ended, name) for name in ("rank", "rank2", "local_rank")]
         rank = next((number for number in told if number is not None), None)
     host = _host(lines, rank, evidence)
     if host is None and ended is not None and "host" in ended.fields:
@@ -99,23 +136,23 @@ def _ended(lines: Sequence[Observation], evidence: Evidence) -> tuple[int | None
     """Whom the launcher says to have ended first; where that one only lost its peer, whoever did not complain."""
     item = evidence.file_of(_first(lines))
     ended = evidence.killed_exit or (item.first_exit if item is not None else None)
-    if any(_number(line, name) is not None for line in lines for name in ("rank", "culprit_rank")):
+    if any(number(line, name) is not None for line in lines for name in ("rank", "culprit_rank")):
         return _writer(lines, ended, evidence)
-    rank = _number(ended, "rank") if ended is not None else None
-    if ended is not None and rank is not None and not _lost_peer(rank, evidence):
+    rank = number(ended, "rank") if ended is not None else None
+    if ended is not None and rank is not None and not lost_peer(rank, evidence):
         return _writer_of(
             rank, [line for line in lines if line.origin.rank == rank] or [ended], ended, evidence
         )
     victims = lines
     if rank is not None:
         victims = [one for item in evidence.files for one in item.exceptions]
-    missing = _silent(victims, evidence)
+    missing = silent(victims, evidence)
     if len(missing) == 1:
         rank = missing.pop()
         return rank, evidence.host_of_rank(rank)
     if rank is None and ended is not None and "host" in ended.fields:
         return None, str(ended.fields["host"])
-    return None, _quiet_host(lines, evidence)
+    return None, quiet_host(lines, evidence)
 
 
 def _writer_of(
@@ -123,18 +160,6 @@ def _writer_of(
 ) -> tuple[int, str | None]:
     host = _host(lines, rank, evidence) or (str(ended.fields["host"]) if "host" in ended.fields else None)
     return rank, host or _only_host(evidence)
-
-
-_PEER_GONE = re.compile(
-    r"Connection closed by (?:remote )?peer|Connection reset by peer|remote process exited|Broken pipe|ncclRemoteError"
-)
-
-
-def _lost_peer(rank: int, evidence: Evidence) -> bool:
-    """True if all that a rank complains of is that another one went away."""
-    mine = [one for item in evidence.files for one in item.exceptions if evidence.who.rank_of(one) == rank]
-    failures = [one for one in mine if not one.fields.get("ignored")]
-    return bool(failures) and all(_PEER_GONE.search(one.text) for one in failures)
 
 
 def _exit_of(lines: Sequence[Observation], evidence: Evidence) -> Observation | None:
@@ -167,17 +192,6 @@ def _peer(lines: Sequence[Observation], evidence: Evidence) -> str | None:
         if not any(evidence.who.same(peer, one) for one in writers)
     ]
     return others[0] if len(others) == 1 else None
-
-
-def _of_idle_gpu(evidence: Evidence) -> tuple[int | None, str | None] | None:
-    """The rank and machine of the one GPU that idles while all others spin."""
-    if evidence.who.idle_gpu is None:
-        return None
-    source, gpu = evidence.who.idle_gpu
-    item = next(item for item in evidence.files if item.reading.name == source)
-    host = item.own_host
-    alone = gpu if len(evidence.all_hosts) <= 1 else None
-    return evidence.who.rank_of_gpu(host, gpu) if host is not None and alone is None else alone, host
 
 
 def _asks_itself(lines: Sequence[Observation]) -> bool:
@@ -238,26 +252,28 @@ def _first(lines: Sequence[Observation]) -> Observation:
 
 
 def _rank(lines: Sequence[Observation], evidence: Evidence, ended: Observation | None) -> int | None:
-    named = [_number(line, "culprit_rank") for line in lines]
+    named = [number(line, "culprit_rank") for line in lines]
     told = {rank for rank in named if rank is not None}
     if len(told) == 1:
         return told.pop()
-    captured = {rank for line in lines if (rank := _number(line, "rank")) is not None}
+    captured = {rank for line in lines if (rank := number(line, "rank")) is not None}
     if len(captured) == 1:
         return captured.pop()
     who = evidence.who
     processes = {
         who.rank_of_pid(line.origin.source, line.origin.host, pid)
         for line in lines
-        if (pid := _number(line, "pid")) is not None
+        if (pid := number(line, "pid")) is not None
     } - {None}
     if len(processes) == 1:
         return processes.pop()
     ranks = {rank for line in lines if (rank := who.rank_of(line)) is not None}
     if len(ranks) == 1:
         return ranks.pop()
-    if ended is not None and _number(ended, "rank") in ranks:
-        return _number(ended, "rank")  # several ranks show it; the launcher says which ended first
+    if all_alike(lines, evidence):
+        return None
+    if ended is not None and number(ended, "rank") in ranks:
+        return number(ended, "rank")  # several ranks show it; the launcher says which ended first
     everyone = {
         one.origin.rank for item in evidence.files for one in item.observations if one.origin.rank is not None
     }
@@ -276,32 +292,9 @@ def _first_of_some(lines: Sequence[Observation], evidence: Evidence) -> int | No
     return rank if first.origin.time_s is not None and gap > 1.0 else None
 
 
-def _silent(lines: Sequence[Observation], evidence: Evidence) -> set[int]:
-    """The ranks of the launch that do not complain."""
-    complaining = {rank for line in lines if (rank := evidence.who.rank_of(line)) is not None}
-    told = evidence.facts.get("launch.world_size", [])
-    size = int(told[-1]) if told and told[-1].isdigit() else evidence.who.world
-    if size is not None and size <= MAX_WORLD:
-        world = set(range(size))
-    else:
-        seen = (one.origin.rank for item in evidence.files for one in item.observations)
-        world = {rank for rank in seen if rank is not None}
-    return {rank for rank in world if rank not in complaining} if complaining else set()
-
-
-def _busy(matches: Sequence[ClauseMatch], lines: Sequence[Observation]) -> int | None:
-    """The rank whose own work the others wait for; what is printed without a rank is mostly rank 0's."""
-    complaining = {line.origin.rank for line in lines if line.origin.rank is not None}
-    work = [
-        line for match in matches for hit in match.hits if hit.signal.says == "context" for line in hit.lines
-    ]
-    workers = {line.origin.rank or 0 for line in work}
-    return workers.pop() if complaining and len(workers) == 1 and not workers & complaining else None
-
-
 def _gpu(lines: Sequence[Observation]) -> int | None:
-    named = [line for line in lines if _number(line, "gpu") is not None]
-    return _number(_first(named), "gpu") if named else None
+    named = [line for line in lines if number(line, "gpu") is not None]
+    return number(_first(named), "gpu") if named else None
 
 
 def _rank_of_gpu(lines: Sequence[Observation], evidence: Evidence) -> int | None:
@@ -315,28 +308,6 @@ def _rank_of_gpu(lines: Sequence[Observation], evidence: Evidence) -> int | None
     return evidence.who.rank_of_gpu(hosts.pop(), gpu) if len(hosts) == 1 else None
 
 
-def _quiet_host(lines: Sequence[Observation], evidence: Evidence) -> str | None:
-    """The one machine whose file holds no complaint, where others' do."""
-    loud = {line.origin.source for line in lines}
-    quiet = [item.own_host for item in evidence.files if item.reading.name not in loud]
-    return quiet[0] if len(quiet) == 1 and len(evidence.files) > 1 else None
-
-
-def _odd(lines: Sequence[Observation]) -> set[int]:
-    """The one rank of three or more whose captures differ from all others'."""
-    groups: dict[str, set[int]] = {}
-    for line in lines:
-        if line.origin.rank is not None:
-            groups.setdefault(str(sorted(line.fields.items())), set()).add(line.origin.rank)
-    single = [ranks for ranks in groups.values() if len(ranks) == 1]
-    everyone = {rank for ranks in groups.values() for rank in ranks}
-    return set(single[0]) if len(groups) == 2 and len(single) == 1 and len(everyone) > 2 else set()
-
-
-_RAY_TASK = re.compile(r"\bray::.{1,200}?\(pid=\d+, ip=([\w.:]+)")
-"""How Ray tells where a task ran that raised."""
-
-
 def _host(lines: Sequence[Observation], rank: int | None, evidence: Evidence) -> str | None:
     captured = {
         str(line.fields[name])
@@ -346,9 +317,9 @@ def _host(lines: Sequence[Observation], rank: int | None, evidence: Evidence) ->
     }
     if len(captured) == 1:
         return captured.pop()
-    tasks = {found[1] for line in lines if (found := _RAY_TASK.search(line.text))}
-    if len(tasks) == 1:
-        return tasks.pop()
+    told = told_places(lines, evidence)
+    if len(told) == 1:
+        return told.pop()
     hosts = distinct({line.origin.host for line in lines if line.origin.host}, evidence.who)
     if len(hosts) > 1:  # who complains of its own device knows more than who complains of a peer
         own = {line.origin.host for line in lines if line.origin.host and "peer" not in line.fields}
@@ -364,11 +335,6 @@ def _host(lines: Sequence[Observation], rank: int | None, evidence: Evidence) ->
     files = {line.origin.source for line in lines if rank is None or evidence.who.rank_of(line) == rank}
     item = evidence.file_of(first)
     return item.host_at(first.order) if len(files) == 1 and item is not None else None
-
-
-def _number(line: Observation, name: str) -> int | None:
-    value = str(line.fields.get(name, ""))
-    return int(value) if value.isdigit() else None
 
 
 def _link(lines: Sequence[Observation]) -> tuple[str, str] | None:

@@ -6,14 +6,14 @@ they ask about, and the difference is evidence.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from diag.model import Observation, Origin
 from diag.observe.logs.filestate import FileReading
+from diag.system.lazy import lazily
 
-_ASSIGNED = re.compile(r"(?:^|\s)(?:-[xe] ?)?([A-Z][A-Z0-9_]{2,})=(\S*)")
-_OPTION = re.compile(r"(?:^|\s)(--?[a-zA-Z][\w-]*)(?:[= ]+(?!-)([^\s|>&]+))?")
+_ASSIGNED = lazily(r"(?:^|\s)(?:-[xe] ?)?([A-Z][A-Z0-9_]{2,})=(\S*)")
+_OPTION = lazily(r"(?:^|\s)(--?[a-zA-Z][\w-]*)(?:[= ]+(?!-)([^\s|>&]+))?")
 _NOT_SETTINGS = (
     "NCCL_DEBUG",
     "NCCL_DEBUG_SUBSYS",
@@ -21,7 +21,7 @@ _NOT_SETTINGS = (
     "CUDA_LAUNCH_BLOCKING",
     "TORCH_DISTRIBUTED_DEBUG",
 )
-_PROGRAM = re.compile(
+_PROGRAM = lazily(
     r"(?:^|[\s/])(torchrun|vllm serve|deepspeed|accelerate launch|mpirun|srun|trtllm-serve|\w+_perf|"
     r"python3? -m [\w.]+|python3? \S+\.py)(?=\s|$)"
 )

@@ -8,9 +8,10 @@ from typing import Any
 
 from diag.model import Fix
 from diag.playbooks.schema import FixText
+from diag.system.lazy import lazily
 
-_OPTIONAL = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
-_NAME = re.compile(r"\{([a-z_][a-z0-9_.]*)\}")
+_OPTIONAL = lazily(r"\[\[(.*?)\]\]", re.DOTALL)
+_NAME = lazily(r"\{([a-z_][a-z0-9_.]*)\}")
 
 
 def fill(template: str, names: Mapping[str, Any]) -> str:

@@ -10,12 +10,13 @@ from diag.diagnose.evidence import Evidence, stream_of
 from diag.diagnose.spread import grouped, odd_hosts
 from diag.model import Finding, Observation, Status
 from diag.playbooks.schema import PROGRAM, Clause, Condition, Playbook, Signal
+from diag.system.lazy import lazily
 
 STATED = ("cause", "effect")
 
-_ANOTHER_WAY = re.compile(
-    r"\b[Ff]all(?:ing|s)? back\b|\b[Rr]everting\b|\b[Tt]runcating to\b|\b[Uu]sing \S+ instead\b|"
-    r"\bweight-only via\b|[;,.] [Ss]kipping\b|[;,] setting \w|[;,.] (?:Trying each|Retrying without|Proceeding with)\b"
+_ANOTHER_WAY = lazily(
+    r"\b[Ff]all(?:ing|s)? back\b|\b[Rr]everting\b|\bsilently ignoring\b|\b[Tt]runcating to\b|\b[Uu]sing \S+ instead\b|"
+    r"\bweight-only via\b|[;,.] [Ss]kipping\b|, padding\b|[;,] setting \w|[;,.] (?:Trying each|Retrying without|Proceeding with)\b"
 )
 """A logger's note that the program takes another way instead: whatever it names, this is not why a launch fails."""
 
@@ -112,6 +113,12 @@ class Matcher:
                 for item in self.evidence.files
                 for one in item.exceptions
                 if not one.fields.get("ignored") and _exception_fits(signal, one)
+            ]
+        elif signal.kind == "words":
+            hits.lines = [
+                one
+                for one in self.evidence.last_words
+                if any(re.search(pattern, one.text) for pattern in signal.patterns)
             ]
         elif signal.kind == "finding":
             hits.findings = [one for one in self.evidence.findings if _finding_fits(signal, one)]

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from diag.diagnose.evidence import Evidence, FileEvidence
 from diag.diagnose.unexplained import NEXT
 from diag.model import Phase, Unexplained
 from diag.observe.logs.heads import clean, parse_head
+from diag.system.lazy import lazily
 
 LEAST_TIMES, LEAST_S = 10, 240.0
 """Ten times in four minutes: engines say once a minute that they wait, loaders every ten seconds."""
 
-_WAITS = re.compile(
+_WAITS = lazily(
     r"(?i)\bwait(?:s|ing|ed)?\b|\bretry(?:ing)?\b|\bnot (?:yet )?(?:ready|connected|joined|available|reachable)\b|\bpending\b|\bconnecting\b|"
     r"\btrying to\b|\bunable to\b|\bstill\b|等待|重试"
 )
-_IDLE = re.compile(
+_IDLE = lazily(
     r"(?i)waiting for (?:new )?(?:requests?|jobs?|messages?|connections?|work|tasks|events)\b|heartbeat|keep-?alive|metrics|/health"
 )
-_CHANGING = re.compile(r"0x[0-9a-f]+|\d+(?:\.\d+)?")
+_CHANGING = lazily(r"0x[0-9a-f]+|\d+(?:\.\d+)?")
 
 
 def standing_still(evidence: Evidence) -> Unexplained | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from diag.model import Observation
 from diag.observe.logs.filestate import FileReading
+from diag.observe.logs.identity import Introduction
+from diag.system.lazy import lazily
 
 Process = tuple[str, str | None, int]
 """(file, machine, pid)"""
@@ -18,12 +20,14 @@ AFTERWORDS = 8
 
 IDLE_SHARE, BUSY_SHARE = 5, 90
 """Utilisation in percent."""
+DESCRIPTION = 6
+"""Lines of a pod's description from its name to its node."""
 SPEECH = 60
 """Lines of the traceback that a rank prints behind a sentence about itself."""
 
-_PID = re.compile(r"\bpid=(\d+)")
-_ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+\Z")
-_CONTAINER = re.compile(r"[0-9a-f]{12}(?:[0-9a-f]{52})?\Z")
+_PID = lazily(r"\bpid=(\d+)")
+_ADDRESS = lazily(r"\d+\.\d+\.\d+\.\d+\Z")
+_CONTAINER = lazily(r"[0-9a-f]{12}(?:[0-9a-f]{52})?\Z")
 
 
 @dataclass(slots=True)
@@ -45,8 +49,14 @@ class Whois:
     """File -> ranks that say so of themselves in a file that is theirs."""
     unready: set[str] = field(default_factory=set)
     """Pods that a listing shows as not running."""
+    looked_at: set[str] = field(default_factory=set)
+    """Nodes that somebody looks at with kubectl."""
+    absent: Counter[int] = field(default_factory=Counter)
+    """Rank -> how often a launcher lists it among those that have not come."""
     idle_gpu: tuple[str, int] | None = None
     """(file, index) of the one GPU that does nothing while all others of its machine are busy."""
+    _tasks: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    """File -> (line, machine) of Ray tasks whose traceback begins there."""
     _speeches: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)
     """File -> (first line, last line, rank) of exceptions whose writer is known."""
 
@@ -55,6 +65,12 @@ class Whois:
         """Machines that tables and introductions name."""
         told = {place for places in self._places.values() for place in places}
         return told | {host for table in self._tables for host, _ in table}
+
+    @property
+    def ranks(self) -> set[int]:
+        """Ranks that introduce themselves or whose processes are known."""
+        own = {rank for mine in self._files.values() for rank in mine}
+        return own | set(self._places) | {rank for told in self._ranks.values() for rank in told}
 
     def rank_of(self, one: Observation) -> int | None:
         """The rank that wrote a line: by its head, its process, the exception around it."""
@@ -120,6 +136,19 @@ class Whois:
                 first += count
         return None
 
+    def host_of_task(self, one: Observation) -> str | None:
+        """The machine of the innermost Ray task in whose traceback a line stands."""
+        first = int(one.fields.get("begin_line", one.order - SPEECH))
+        above = [host for line, host in self._tasks.get(one.origin.source, ()) if first <= line <= one.order]
+        return above[-1] if above else None
+
+    def rank_of_host(self, host: str) -> int | None:
+        """The only rank that runs on a machine, where every machine has one."""
+        told = {rank: next(iter(places)) for rank, places in self._places.items() if len(places) == 1}
+        mine = [rank for rank, place in told.items() if self.same(place, host)]
+        single = len(told) > 1 and len(distinct(told.values(), self)) == len(told)
+        return mine[0] if single and len(mine) == 1 and len(told) == (self.world or len(told)) else None
+
     def rank_of_gpu(self, host: str | None, gpu: int) -> int | None:
         """The global rank of a machine's GPU, where a table says how many ranks each machine has."""
         for table in self._tables:
@@ -134,6 +163,11 @@ class Whois:
         """The machine below a pod or container; the name itself where no line tells."""
         nodes = self._nodes.get(host, set())
         return next(iter(nodes)) if len(nodes) == 1 else host
+
+    def name_of(self, host: str) -> str:
+        """The name of an address, where exactly one is known."""
+        named = self._names.get(host, set())
+        return next(iter(named)) if _ADDRESS.match(host) and len(named) == 1 else host
 
     def same(self, one: str, other: str) -> bool:
         """True if both names are known to be one machine's."""
@@ -164,10 +198,11 @@ def introduce(readings: Sequence[FileReading]) -> Whois:
                 who._own.setdefault(reading.name, set()).add(one.rank)
             if one.rank is not None and one.kind == "speech":
                 who._speeches.setdefault(reading.name, []).append((one.line, one.line + SPEECH, one.rank))
-            if one.kind == "unready" and one.pod:
-                who.unready.add(one.pod)
-            elif one.pod and one.host and one.pod != one.host:
-                who._nodes.setdefault(one.pod, set()).add(one.host)
+            if one.rank is not None and one.kind == "absent":
+                who.absent[one.rank] += 1
+            if one.host and one.kind == "node":
+                who.looked_at.add(one.host)
+            _take_machine(who, reading, one)
             if one.kind == "place" and one.rank is not None and one.host:
                 who._places.setdefault(one.rank, set()).add(one.host)
             if one.kind == "alias" and one.host and one.address and not _ADDRESS.match(one.host):
@@ -184,6 +219,25 @@ def _take_rank(who: Whois, source: str, host: str | None, pid: int | None, rank:
     if pid is not None:
         told = who._ranks.setdefault((source, host, pid), {})
         told[rank] = max(world, told.get(rank, 0))
+
+
+def _take_machine(who: Whois, reading: FileReading, one: Introduction) -> None:
+    """The machine of a task, the machine below a pod, a pod that does not come up."""
+    if one.kind == "task" and one.host:
+        who._tasks.setdefault(reading.name, []).append((one.line, one.host))
+    elif one.kind == "described" and one.host:
+        _take_described(who, reading, one.line, one.host)
+    elif one.kind == "unready" and one.pod:
+        who.unready.add(one.pod)
+    elif one.pod and one.host and one.pod != one.host:
+        who._nodes.setdefault(one.pod, set()).add(one.host)
+
+
+def _take_described(who: Whois, reading: FileReading, line: int, node: str) -> None:
+    """`kubectl describe pod` prints the pod's name a few lines above its node."""
+    above = [(number, pod) for number, pod in reading.places if line - DESCRIPTION <= number < line]
+    if above and above[-1][1] != node:
+        who._nodes.setdefault(above[-1][1], set()).add(node)
 
 
 def _take_gpus(who: Whois, reading: FileReading) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import diag
 from diag.playbooks.schema import Playbook
+from diag.system.lazy import lazily
 
 KNOWN = "known_lines.json"
 """Written into the wheel at build time beside the compiled playbooks."""
@@ -21,7 +22,7 @@ Line = tuple[str | None, str]
 """(cause or None for a harmless line, message without its head)."""
 
 TELLING = ("cause", "effect")
-_HEAD = re.compile(r"^\s*(?:\[[^\]]{1,60}\]\s*|\([^)]{1,60}\)\s*|(?:INFO|WARNING|ERROR|W|E|I)\s+)*")
+_HEAD = lazily(r"^\s*(?:\[[^\]]{1,60}\]\s*|\([^)]{1,60}\)\s*|(?:INFO|WARNING|ERROR|W|E|I)\s+)*")
 
 
 def collect(playbooks: Iterable[Playbook]) -> list[Line]:

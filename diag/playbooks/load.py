@@ -11,6 +11,7 @@ from diag.model import Phase
 from diag.playbooks.literals import PatternError, all_literals, check_linear, split_alternatives
 from diag.playbooks.schema import (
     COMPARISONS,
+    KINDS,
     LAYERS,
     RISKS,
     SAYS,
@@ -177,7 +178,7 @@ def load_playbook(path: Path) -> Playbook:
         fires=_samples(reader, samples["fires"], "samples.fires"),
         silent=_samples(reader, samples["silent"], "samples.silent"),
         blind=_samples(reader, samples.get("blind") or [], "samples.blind"),
-        culprit=reader.choice(raw["culprit"], "culprit", ("silent", "odd", "ended", "peer", "busy"))
+        culprit=reader.choice(raw["culprit"], "culprit", ("silent", "odd", "ended", "peer", "busy", "shared"))
         if "culprit" in raw
         else "",
         hits=reader.texts(raw.get("hits"), "hits"),
@@ -202,11 +203,7 @@ def _signal(reader: _Reader, name: str, raw: Any) -> Signal:
     if not NAME.match(name):
         raise reader.fail(place, "must be named in lower case with underscores")
     keys = {
-        "log",
-        "exception",
-        "finding",
-        "fact",
-        "stack",
+        *KINDS,
         "says",
         "frames",
         "status",
@@ -217,15 +214,15 @@ def _signal(reader: _Reader, name: str, raw: Any) -> Signal:
         "other",
     }
     raw = reader.mapping(raw, place, set(), keys)
-    kinds = [kind for kind in ("log", "exception", "finding", "fact", "stack") if kind in raw]
+    kinds = [kind for kind in KINDS if kind in raw]
     if len(kinds) != 1:
-        raise reader.fail(place, "needs exactly one of log, exception, finding, fact, stack")
+        raise reader.fail(place, "needs exactly one of " + ", ".join(KINDS))
     kind = kinds[0]
     says = reader.choice(raw.get("says", "context"), f"{place}.says", SAYS)
     patterns: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     literals: tuple[tuple[str, ...], ...] = ()
-    if kind in ("log", "exception", "stack"):
+    if kind in ("log", "exception", "stack", "words"):
         patterns = reader.texts(raw[kind], place)
         if not patterns:
             raise reader.fail(place, "has no pattern")

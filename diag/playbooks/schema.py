@@ -17,6 +17,7 @@ LAYERS = (
     "environment",
     "framework",
 )
+KINDS = ("log", "exception", "finding", "fact", "stack", "words")
 SAYS = ("cause", "effect", "hint", "context")
 RISKS = ("none", "restarts-job", "needs-root", "touches-others")
 SEVERITIES = ("error", "warning", "note")
@@ -59,7 +60,8 @@ class Signal:
     kind `log`: `patterns` (regular expressions, any of them) searched in a line; kind `exception`: `patterns`
     searched in the last line of a traceback, `frames` in its frames; kind `finding`: a probe's or plan check's
     answer; kind `fact`: `conditions` on the facts; kind `stack`: `patterns` searched in the calls of a process that
-    `diag attach` looked at (`function (path/file.py:12)`), `conditions` on what it does (`stuck`, `site`, `kind`, `phase`).
+    `diag attach` looked at (`function (path/file.py:12)`), `conditions` on what it does (`stuck`, `site`, `kind`, `phase`);
+    kind `words`: `patterns` searched in the last words of a process that ended by itself (an error that it logged, no exception).
     says: `cause` the message itself names this cause; `effect` a failure this cause brings, others too; `hint`
     a warning or an odd line; `context` no evidence by itself.
     """
@@ -177,7 +179,8 @@ class Playbook:
     """Who is to blame where the telling lines are the victims': `silent` the one rank that prints none, `odd` the
     one rank whose captures differ from all others', `ended` the one that the launcher says ended first (else the
     silent one), `peer` the one that the telling lines name as their peer, `busy` the one whose work (hints) the others
-    wait for (effects). Empty: whoever prints them."""
+    wait for (effects). `shared`: the cause lies in what all ranks have in common (command line, script, model, libraries),
+    so whoever stumbles over it first is no culprit, unless others do not. Empty: whoever prints them."""
     hits: tuple[str, ...] = ()
     """Other playbooks whose samples may fire this one too (declared overlaps)."""
     source: str = ""

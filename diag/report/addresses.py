@@ -5,17 +5,18 @@ The mapping is the prefix-preserving scheme of Xu et al. (Crypto-PAn, 2002) with
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import re
 
+from diag.system.lazy import lazily
+
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-IPV4 = re.compile(rf"(?<!\d)(?<!\d\.)(?<!so\.){_OCTET}(?:\.{_OCTET}){{3}}(?!\.?\d)")
-IPV6 = re.compile(
+IPV4 = lazily(rf"(?<!\d)(?<!\d\.)(?<!so\.){_OCTET}(?:\.{_OCTET}){{3}}(?!\.?\d)")
+IPV6 = lazily(
     rf"(?<![\w:.])(?:[0-9a-fA-F]{{0,4}}:){{2,7}}(?:{_OCTET}(?:\.{_OCTET}){{3}}|[0-9a-fA-F]{{0,4}})(?![\w:]|\.\d)"
 )
-_ANY = re.compile(f"{IPV6.pattern}|{IPV4.pattern}")
-_BEFORE_VERSION = re.compile(
+_ANY = lazily(f"{IPV6.pattern}|{IPV4.pattern}")
+_BEFORE_VERSION = lazily(
     r"(?i)(?:[=<>~!]=|\bversions?[\s:='\"]*|\bver[\s.:=]+|\b(?:cudnn|cublas\w*|curand|cusolver|cusparse|cusparselt|cufft|cufile|nvjitlink|cupti|"
     r"nvrtc|cutlass|tensorrt|nccl|driver|cuda|ofed|mlnx_ofed|firmware|fw|release|build)[\w-]*[\s:=v_-]{0,3}|[a-z]-v?|\bv)$"
 )
@@ -115,6 +116,8 @@ class AddressBook:
         return new
 
     def _scramble(self, value: int, total: int, fixed: int) -> int:
+        import hashlib  # (brings OpenSSL with it)
+
         result = 0
         for position in range(total):
             bit = value >> (total - 1 - position) & 1

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import re
 
-_GPU_UUID = re.compile(
+from diag.system.lazy import lazily
+
+_GPU_UUID = lazily(
     r"\b(?P<kind>GPU|MIG|NVSwitch|SWX)-(?P<id>(?:GPU-)?[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}(?:/\d+/\d+)?)"
 )
-_MAC = re.compile(
+_MAC = lazily(
     r"(?<![\w:-])(?:(?:[0-9a-fA-F]{2}:){19}|(?:[0-9a-fA-F]{2}:){7}|(?:[0-9a-fA-F]{2}[:-]){5})[0-9a-fA-F]{2}(?![\w:-])"
 )
-_GUID = re.compile(r"(?<![\w:])[0-9a-fA-F]{4}(?::[0-9a-fA-F]{4}){3}(?![\w:])")
-_NAMED_GUID = re.compile(
+_GUID = lazily(r"(?<![\w:])[0-9a-fA-F]{4}(?::[0-9a-fA-F]{4}){3}(?![\w:])")
+_NAMED_GUID = lazily(
     r"(?i)(?P<head>guid['\"]?\s{0,3}[=:]?\s{0,3}['\"]?)(?P<id>0x[0-9a-f]{8,16}|[0-9a-f]{16})\b"
 )
-_SERIAL = re.compile(
+_SERIAL = lazily(
     r"(?i)(?P<head>\bserial(?:[ _-]?(?:number|no|num))?['\"]?\s{0,20}[=:]\s{0,3}['\"]?)(?P<id>[A-Z0-9][A-Z0-9-]{5,})\b"
 )
-_EMAIL = re.compile(
+_EMAIL = lazily(
     r"(?<![\w.+/-])(?!git@)[A-Za-z0-9_.+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,8}\.[A-Za-z]{2,20}\b(?![:/][\w~])"
 )
-_SERIAL_KEY = re.compile(r"(?i)(?:.*[_-])?serial(?:_number|_no)?$")
+_SERIAL_KEY = lazily(r"(?i)(?:.*[_-])?serial(?:_number|_no)?$")
 
 _NO_MAC = frozenset({"00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff"})
 

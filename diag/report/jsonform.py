@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeVar
@@ -28,11 +27,12 @@ from diag.model import (
     Verdict,
 )
 from diag.system import UserError
+from diag.system.lazy import lazily
 
 TOOL = "launch-diag"
 FACT_SECTIONS = ("launch", "hardware", "software", "network")
 
-_UNSAFE = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+_UNSAFE = lazily("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 """Valid inside JSON, but able to move a terminal's cursor, break a line or fail to encode as UTF-8."""
 
 _Member = TypeVar("_Member", bound=Enum)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -146,4 +145,6 @@ def _cell(grid: Grid, a: int, b: int) -> str:
 
 
 def _text(value: object) -> str:
+    import html
+
     return html.escape(say.clean(str(value)), quote=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable
+
+from diag.system.lazy import lazily
 
 _WORD = r"[A-Za-z0-9](?:[\w.-]{0,250}[A-Za-z0-9])?"
 
@@ -94,7 +95,7 @@ _ADDRESS_KEYS = (
     "side_channel_host|fqdn|dist_init_addr|dist-init-addr|remote_host|node_ip|node-ip-address|data-parallel-address"
 )
 _HOST_PLACES = tuple(
-    re.compile(pattern)
+    lazily(pattern)
     for pattern in (
         rf"(?:^|[\s(\['\"])(?P<name>{_WORD}):\d+:\d+ \[-?\d+\] ",  # NCCL: host:pid:tid [gpu]
         rf"\[\d{{10}}\.\d+\] \[(?P<name>{_WORD}):\d+:\d+\]",  # UCX
@@ -123,14 +124,14 @@ _HOST_PLACES = tuple(
         rf"(?<![\w./@-])(?P<name>[A-Za-z][A-Za-z-]{{0,63}}\d[A-Za-z0-9-]{{0,63}}(?:\.[A-Za-z0-9-]{{1,63}}){{1,8}}\.(?:{_TLD}))(?![\w.(-])",
     )
 )
-_NO_HOST = re.compile(
+_NO_HOST = lazily(
     r"(?i)gpu_?\d$|(?:rank|default|cuda|eth|ib|mlx\d?_|bond|ens|eno|enp|docker|veth|br|tcp|lo|port|layer|step|stage|dp|tp|pp|ep|cpu|numa|nvme|sd[a-z]|"
     r"channel|iteration|epoch|attempt|worker_tp|python|py|cu|nccl|sm_|v)[\w-]*\d+\w*$|[\d.:]+$|0x[0-9a-f]+$|v?\d[\d.]*\w*$|sha\d+$"
 )
 """Devices, counters and versions that stand where hosts do."""
 
 _USER_PLACES = tuple(
-    re.compile(pattern)
+    lazily(pattern)
     for pattern in (
         r"/(?:home\d*|homes|Users|users|export/home)/(?P<name>[\w.@+-]{1,63})",
         r"\b(?:USER|LOGNAME|USERNAME|SUDO_USER|SLURM_JOB_USER)['\"]?\s*[=:]\s*['\"]?(?P<name>[A-Za-z_][\w.-]{0,63})",
@@ -235,7 +236,7 @@ def free_standing(name: str) -> bool:
     return not _ROLE.fullmatch(low)
 
 
-_ROLE = re.compile(r"(?:worker|prefill|decode|server|process|user|test)[_-]?\d?|(?:head|master|node)[_-]?")
+_ROLE = lazily(r"(?:worker|prefill|decode|server|process|user|test)[_-]?\d?|(?:head|master|node)[_-]?")
 """Roles that serve as names: they tell nothing about whose machines these are, and everything about which one it is."""
 
 
@@ -301,6 +302,8 @@ class NameBook:
     def _make(self, key: str) -> str:
         if self._incident is None:
             return f"{self._kind}-{len(self._stand_ins) + 1}"
+        import hashlib  # (brings OpenSSL with it)
+
         secret = hashlib.sha256(self._incident.encode()).digest()
         return f"{self._kind}-{hashlib.blake2b(key.encode(), key=secret, digest_size=3).hexdigest()}"
 

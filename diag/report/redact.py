@@ -17,6 +17,7 @@ from diag.report import hardware_ids, names
 from diag.report.addresses import AddressBook
 from diag.report.jsonform import from_json, to_json
 from diag.report.secrets import STAND_IN, harmless, hide_secrets, names_secret
+from diag.system.lazy import lazily
 
 Path = tuple[str, ...]
 """Where a string stands in the JSON form: the keys on the way, lists left out."""
@@ -33,12 +34,12 @@ _KEPT = frozenset(
 )  # fmt: skip
 """Closed sets and ids of ours; nothing of the machine is in them."""
 
-_HOST_KEYS = re.compile(
+_HOST_KEYS = lazily(
     r"(?i)(?:.*[_-])?(?:host|hostname|hosts|hostnames|host_name|nodename|node_name|nodelist|fqdn|master_addr|dns_name|peer|peers|node|nodes)$"
 )
-_USER_KEYS = re.compile(r"(?i)(?:.*[_-])?(?:user|users|username|user_name|logname|login|owner)$")
-_MODEL_KEYS = re.compile(r"(?i)(?:served_)?model(?:_name|_path)?$")
-_MODEL = re.compile(r"[\w.-]+/[\w.-]+")
+_USER_KEYS = lazily(r"(?i)(?:.*[_-])?(?:user|users|username|user_name|logname|login|owner)$")
+_MODEL_KEYS = lazily(r"(?i)(?:served_)?model(?:_name|_path)?$")
+_MODEL = lazily(r"[\w.-]+/[\w.-]+")
 
 ATTEMPTS = 4
 """A random key whose stand-ins meet an original address is thrown away."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+from diag.system.lazy import lazily
+
 STAND_IN = "<secret>"
 
-_SHAPES = re.compile(
+_SHAPES = lazily(
     r"""
       \bhf_(?:[A-Za-z0-9]{20,}|(?=[A-Za-z]*[0-9A-Z])[A-Za-z0-9]{8,}) # Hugging Face
     | \b(?:sk|rk|pk)-(?:proj-|ant-|or-)?[A-Za-z0-9_-]{16,}  # OpenAI, Anthropic, OpenRouter and their like
@@ -22,26 +24,24 @@ _SHAPES = re.compile(
     """,
     re.VERBOSE,
 )
-_BEARER = re.compile(r"(?i)\b(bearer|basic|token)(\s+)(?=[\w.~+/=-]{8,})((?=[\w.~+/=-]*[\d=])[\w.~+/=-]{8,})")
+_BEARER = lazily(r"(?i)\b(bearer|basic|token)(\s+)(?=[\w.~+/=-]{8,})((?=[\w.~+/=-]*[\d=])[\w.~+/=-]{8,})")
 """Authorization headers. A word without a digit is prose, not a token."""
 
-_URL_LOGIN = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)([^\s/@:'\"]*)(?::([^\s/'\"]*?))?@(?=[\w\[])")
-_QUERY = re.compile(
+_URL_LOGIN = lazily(r"(?i)\b([a-z][a-z0-9+.-]*://)([^\s/@:'\"]*)(?::([^\s/'\"]*?))?@(?=[\w\[])")
+_QUERY = lazily(
     r"(?i)([?&](?:[\w-]*(?:token|secret|password|signature|credential|api[_-]?key|access[_-]?key)|sig|auth)=)([^\s&'\"<>]+)"
 )
-_LOGIN_OPTION = re.compile(
+_LOGIN_OPTION = lazily(
     r"((?:^|\s)(?:-u|--user|--proxy-user)[ =]['\"]?[\w.@-]+:)([^\s'\":]+)(?=['\"]?(?:\s|$))"
 )
 """curl's way of giving a password."""
-_PROSE = re.compile(
+_PROSE = lazily(
     r"(?i)(\b(?:password|passphrase|passwd)\s+(?:is|was)\s+(?:set to\s+)?)(['\"]?)([^\s'\"]*[^\s'\".,;])"
 )
-_PROMPT = re.compile(
-    r"(\bprompt: )(['\"])(.*?)\2(?=, (?:params|sampling|prompt_token|lora|multi)|$)", re.DOTALL
-)
+_PROMPT = lazily(r"(\bprompt: )(['\"])(.*?)\2(?=, (?:params|sampling|prompt_token|lora|multi)|$)", re.DOTALL)
 """vLLM prints what users asked in `Received request …: prompt: '…', params: …`."""
 
-_NAME = re.compile(
+_NAME = lazily(
     r"""(?ix)^-{0,2}(?:[\w.-]*[_.-])?(?:
         password | passwd | passphrase | pwd | secret | secrets | credential | credentials
       | token | auth | authorization | api[_-]?token | auth[_-]?token
@@ -49,16 +49,16 @@ _NAME = re.compile(
       | (?:secret|access)[_-]?(?:key|token)(?:[_-]?id)? | apikey | cookie | session[_-]?token | dsn | connection[_-]?string
     )$"""
 )
-_UPPER_KEY = re.compile(r"^[A-Z][A-Z0-9_]*(?:_|^)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS?)$")
-_NOT_SECRET = re.compile(
+_UPPER_KEY = lazily(r"^[A-Z][A-Z0-9_]*(?:_|^)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS?)$")
+_NOT_SECRET = lazily(
     r"""(?ix)(?:^|[_.-])(?:(?:eos|bos|pad|unk|mask|sep|cls|next|prompt|start|end|stop|image|video|audio|decoder|special|
         newline|last|first|per|tool|think|ignore)[_-]token | (?:cache|sort|primary|foreign|state|dict|partition|pub|public|group)[_-]key)$"""
 )
-_HARMLESS = re.compile(
+_HARMLESS = lazily(
     r"(?i)^(?:none|null|true|false|yes|no|on|off|unset|auto|-?[\d.:]+|\*+|<[^<>]{1,40}>|set|present|str|int|optional\[\w+|)$"
 )
 
-_ASSIGNED = re.compile(
+_ASSIGNED = lazily(
     r"""(?x)
     (?P<name>(?<![\w.-])-{0,2}[A-Za-z][\w.-]*)(?P<quote>["']?)
     (?P<between>\s*(?:=|:)\s*|[ ]+(?=\S))

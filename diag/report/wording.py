@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diag.model import Diagnosis, Evidence, Finding, Fix, Report, Role, Status, Verdict
+from diag.system.lazy import lazily
 
 RISKS = {
     "none": "changes nothing that runs",
@@ -55,7 +56,7 @@ KINDS = {
 """Kinds of redaction, one and many."""
 WORST_FIRST = (Status.FAIL, Status.WARN, Status.UNKNOWN, Status.OK, Status.SKIP)
 
-_CONTROL = re.compile(
+_CONTROL = lazily(
     "\x1b\\[[0-9;?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)|\x1b.?"
     "|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from diag.diagnose.flight.table import Group, Pending, Split, Table, find_split
-from diag.observe.flight import Call
+from diag.observe.flight.dump import Call
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from diag.observe.flight import Call, GroupKey, GroupLog, RankDump
+from diag.observe.flight.dump import Call, GroupKey, GroupLog, RankDump
 
 CONTEXT = 3
 """Calls before one that must have been seen before for the past to tell what comes next."""

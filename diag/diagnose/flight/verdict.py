@@ -11,7 +11,7 @@ from diag.diagnose.flight.graph import Waiting, build_graph
 from diag.diagnose.flight.table import Pending, Split, Table, build_table, describe
 from diag.diagnose.ranges import fold
 from diag.model import Finding, Gap, Status
-from diag.observe.flight import Call, RankDump, settle_ranks
+from diag.observe.flight.dump import Call, RankDump, settle_ranks
 
 PROBE = "flight.collectives"
 YOUNG_S = 1.0

@@ -15,6 +15,7 @@ from math import prod
 from typing import Any
 
 from diag.observe.flight.plainpickle import PickleRefused, load_plain
+from diag.system.lazy import lazily
 
 MAX_TENSORS, MAX_DIMS, MAX_FRAMES = 64, 16, 24
 MAX_WORLD = 200_000
@@ -261,7 +262,7 @@ _RENAMED = {
     "_broadcast_oop": "broadcast", "_reduce_oop": "reduce",
 }  # fmt: skip
 """The same operation on the wire under several names."""
-_TRANSFER = re.compile(r"(send|recv)(?:_any_source)? (\d+)(?:->|<-)(\d+|\?)\Z")
+_TRANSFER = lazily(r"(send|recv)(?:_any_source)? (\d+)(?:->|<-)(\d+|\?)\Z")
 
 
 def _operation(text: str) -> tuple[str, int | None]:

@@ -17,6 +17,8 @@ import re
 import struct
 from typing import Any
 
+from diag.system.lazy import lazily
+
 MAX_DEPTH = 200
 """Open marks at a time; a dump has six."""
 
@@ -32,13 +34,13 @@ _ULONG = struct.Struct("<Q").unpack_from
 _DOUBLE = struct.Struct(">d").unpack_from
 
 
-_PLAIN_RUN = re.compile(
+_PLAIN_RUN = lazily(
     rb"(?:[N\x88\x89)\]}(aeustdl\x85-\x87\x94]|[Kqh].|M..|J....|G.{8}|[rj]..[\x00-\x0f]\x00"
     rb"|\x8a(?:\x00|\x01.|\x02..|\x03...|\x04....|\x05.{5}|\x06.{6}|\x07.{7}|\x08.{8}|\x09.{9})){1,3000}",
     re.DOTALL,
 )
 """Opcodes of fixed length that only build plain values. Places in the memo stay below a million: C makes room for all below."""
-_HEAD = re.compile(rb"\x80[\x02-\x05](?:\x95.{8})?", re.DOTALL)
+_HEAD = lazily(rb"\x80[\x02-\x05](?:\x95.{8})?", re.DOTALL)
 
 
 class PickleRefused(Exception):

@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from diag.system.lazy import lazily
+
 DUMP_BYTES = 32 << 10
 ABOVE_BYTES = 700
 MAX_STANDING = 4096
@@ -91,10 +93,10 @@ def dump_lines(text: str) -> int:
     return max(1, count)
 
 
-_PROCESS = re.compile(r"^Process (\d+): (.*)$", re.MULTILINE)
-_OF_PID = re.compile(r"(?:--pid|-p|-ip)[ =]+(\d+)|/proc/(\d+)/(?:stack|wchan|task)|\bpid[ =:]+(\d+)")
-_RANK = re.compile(r"(?:--?local[-_]rank[ =]|\b[Rr]ank[ =:#_]{0,2}|_TP|\bRANK=)(\d{1,5})\b")
-_SLEEPS = re.compile(
+_PROCESS = lazily(r"^Process (\d+): (.*)$", re.MULTILINE)
+_OF_PID = lazily(r"(?:--pid|-p|-ip)[ =]+(\d+)|/proc/(\d+)/(?:stack|wchan|task)|\bpid[ =:]+(\d+)")
+_RANK = lazily(r"(?:--?local[-_]rank[ =]|\b[Rr]ank[ =:#_]{0,2}|_TP|\bRANK=)(\d{1,5})\b")
+_SLEEPS = lazily(
     r"nfs|rpc_wait|fuse|ceph|lustre|ll_|cl_sync_io|io_schedule|folio_wait|wait_on_page|jbd2|xfs_|blk_|nvme|uvm_|nvidia|rwsem_down|__flush_work"
 )
 
@@ -172,7 +174,7 @@ def _kernel(lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(frames)
 
 
-_COMPUTES = re.compile(r"python|VLLM::|sglang::|vllm|trtllm|train|torchrun|ray::|_perf\b")
+_COMPUTES = lazily(r"python|VLLM::|sglang::|vllm|trtllm|train|torchrun|ray::|_perf\b")
 
 
 def _processes(lines: Sequence[str], line: int) -> list[Standing]:

@@ -5,11 +5,11 @@ Most lines of a failure carry less than that: a pid, a pod, an address. These li
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from diag.observe.logs.heads import Head
+from diag.system.lazy import lazily
 
 _HOST = r"[A-Za-z0-9][\w.-]*"
 
@@ -26,6 +26,8 @@ ROWS: tuple[tuple[str, str], ...] = (
     ("self", r"Rank (?P<rank>\d+): Completed store-based barrier"),
     ("self", r"\bWORLD_SIZE=(?P<world>\d+)\b.{0,80} RANK=(?P<rank>\d+)\b"),
     ("speech", r"DeadLock detected from rank: (?P<rank>\d+)"),
+    # Horovod's list of ranks that have not come, and what they are awaited for
+    ("absent", r"^\[(?:allreduce|allgather|broadcast|alltoall|reducescatter)\."),
     ("world", r"GLOBAL_RANK: (?P<rank>\d+), MEMBER: \d+/(?P<world>\d+)"),
     ("world", r"distributed processes registered\. Starting with (?P<world>\d+) processes"),
     ("world", r"\bdist_world_size=(?P<world>\d+)"),
@@ -36,6 +38,10 @@ ROWS: tuple[tuple[str, str], ...] = (
     ("place", rf"\(rank (?P<rank>\d+)\) on (?P<host>{_HOST}?)(?:\.{{3}}|\s|$)"),
     ("place", rf"\[(?P<host>{_HOST})\]\[rank(?P<rank>\d+)\]"),
     ("place", r"\bname=\w{0,60}_\d+:(?P<rank>\d+), pid=(?P<pid>\d+)"),
+    (
+        "place",
+        rf"\brank[ =:]+(?P<rank>\d+)\b.{{0,12}}\bhost[ =:]+(?P<host>{_HOST})(?:.{{0,60}}\bworld(?:[ _]size)?[ =:]+(?P<world>\d+))?",
+    ),
     ("table", r"WORLD INFO DICT: (?P<table>\{.*\})"),
     (
         "table",
@@ -45,12 +51,30 @@ ROWS: tuple[tuple[str, str], ...] = (
     ("alias", r"NCCL INFO Bootstrap ?: Using (?:\[\d+\])?[\w.-]+:(?P<address>\d+\.\d+\.\d+\.\d+)<"),
     ("alias", r"NCCL INFO NET/\w+ : Using .{0,400}(?:OOB |\[0\])[\w.-]+:(?P<address>\d+\.\d+\.\d+\.\d+)<"),
     ("alias", r"^Node: +(?P<host>[\w.-]+)/(?P<address>\d+\.\d+\.\d+\.\d+)$"),
+    (
+        "alias",
+        r"^(?P<host>[a-z0-9][a-z0-9.-]+) +(?:ClusterIP|LoadBalancer|NodePort) +(?P<address>\d+\.\d+\.\d+\.\d+) ",
+    ),
+    # the node that somebody looks at with kubectl
+    (
+        "node",
+        r"\b(?:kubectl|oc) .{0,80}?(?:debug node/|(?:get|describe) nodes? |(?:get|describe) node/|spec\.nodeName=|cordon |drain )"
+        r"(?P<host>[a-z0-9][a-z0-9.-]+)",
+    ),
     # a pod or a container, and the machine below it
     ("pod", r"Successfully assigned [\w.-]+/(?P<pod>[\w.-]+) to (?P<host>[\w.-]+)"),
     (
         "pod",
         r"^(?P<pod>[a-z0-9][a-z0-9.-]+) +\d+/\d+ .{3,80} \d+\.\d+\.\d+\.\d+ +(?P<host>[a-z0-9][a-z0-9.-]+) +<none>",
     ),
+    (
+        "pod",
+        r"^(?P<pod>[a-z0-9][a-z0-9.-]+) +\d+/\d+ +(?:Running|Error|Completed|CrashLoopBackOff|OOMKilled) .{3,60} \d+\.\d+\.\d+\.\d+ +"
+        r"(?P<host>[a-z0-9][a-z0-9.-]+)$",
+    ),
+    ("described", r"^Node: +(?P<host>[\w.-]+)/\d+\.\d+\.\d+\.\d+$"),
+    # the machine and process of a Ray task that raised: what stands below is that process's
+    ("task", r"\bray::.{1,200}?\(pid=(?P<pid>\d+), ip=(?P<host>[\w.:]+)"),
     ("pod", r"pod/(?P<pod>[\w.-]+) .{0,120} on node (?P<host>[\w.-]+)"),
     (
         "unready",
@@ -59,9 +83,10 @@ ROWS: tuple[tuple[str, str], ...] = (
     ),
     ("container", r"\bcontainer=(?P<pod>[0-9a-f]{12})\b"),
 )
-"""(what is told, expression). `rank`, `self` and `speech` speak of the writer itself, `self` where the file is its own."""
+"""(what is told, expression). `rank`, `self` and `speech` speak of the writer itself, `self` where the file is its own;
+`described` of the pod whose description stands around the line."""
 
-_IN_TABLE = re.compile(rf"['\"](?P<host>{_HOST})['\"]: \[(?P<ranks>[\d, ]*)\]")
+_IN_TABLE = lazily(rf"['\"](?P<host>{_HOST})['\"]: \[(?P<ranks>[\d, ]*)\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +117,7 @@ def introduction(kind: str, captures: Mapping[str, str | None], head: Head, line
         kind,
         host=captures.get("host") or head.host,
         pid=number("pid") or head.pid,
-        rank=number("rank"),
+        rank=number("rank") if kind != "absent" else head.rank,
         world=number("world") if "peers" not in captures else (number("peers") or 0) + 1,
         address=captures.get("address"),
         pod=captures.get("pod"),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from diag.observe.logs.forms.interface import FRESH
 from diag.observe.logs.forms.markup import is_page
+from diag.system.lazy import lazily
 
 DOCUMENT, CODE, PAGE, DATA, TABLE = "a document", "source code", "a web page", "JSON data", "a table of data"
 SCRIPT = "a script"
@@ -20,11 +21,11 @@ ACCESS, CHAT, JOURNAL, OTHER = (
     "the log of another program",
 )
 
-_CODE_NAMES = re.compile(
+_CODE_NAMES = lazily(
     r"\.(?:pyi?|ipynb|cu|cuh|cc|cpp|hpp|[ch]|rs|go|[jt]sx?|java|kt|scala|swift|rb|lua|pl|sql|css|cmake|proto|toml)$"
 )
 _DOCUMENT_NAMES = (".md", ".markdown", ".rst", ".adoc", ".tex")
-_README = re.compile(
+_README = lazily(
     r"(?:readme|changelog|changes|contributing|license|licence|authors|code_of_conduct)(?:\.(?:md|txt|rst|adoc|markdown|html))?$",
     re.I,
 )
@@ -32,32 +33,32 @@ _README = re.compile(
 SEEN = 8192
 """Bytes of a file that are looked at; a text of that length may be cut."""
 
-LOG_LINE = re.compile(
+LOG_LINE = lazily(
     FRESH.pattern
     + rb"|[\s>]*(?:[\w.]+(?:Error|Exception): |\S+ NCCL (?:INFO|WARN)|\d{1,4}: \[?[\w-]+|\[[\w-]+:\d+\] )"
 )
 """A line that programs print and people do not write."""
 
-FIELD = re.compile(
+FIELD = lazily(
     rb"(?i)torch|cuda|nvidia|\bgpu|nccl|\brank|\bmpi|slurm|srun|\bray\b|kube|\bpod\b|docker|\bcontainers?\b|vllm|sglang|triton|tensor"
     rb"|\bmodels?\b|\btrain(?:ing|er)?\b|epoch|\binfer|\bllm|etcd|\bnats|nvrm|mlx5|infiniband|rdma|deepspeed|python|\boom\b|out of memory|firewall|iptables|\bnft "
 )
 """Words of a launch, its scheduler, its network and its drivers."""
 
-_CODE_LINE = re.compile(
+_CODE_LINE = lazily(
     rb"\s*(?:#include [<\"]|#define \w|#if(?:n?def)? |(?:pub(?:\(crate\))? )?(?:fn|struct|enum|impl|mod|trait) \w|use \w[\w:]+|func \w"
     rb"|package \w+\s*;?$|import [\w{*\"'].*|from [\w.]+ import |def \w+\(|class \w+|(?:export )?(?:const|let|var|function|interface) \w"
     rb"|(?:public|private|protected|static|template|namespace|using|typedef) |@\w+[\w.]*(?:\(.*)?$|//|/\*|\*/?|\}|return\b.*;?$"
     rb"|(?:if|for|while|switch|else|elif|try|except)\b.*[:{]$|.*[;{]\s*$|SELECT |CREATE TABLE )"
 )
-_ACCESS_LINE = re.compile(
+_ACCESS_LINE = lazily(
     rb'\S+ \S+ \S+ \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [^\]]*\] "[A-Z]+ \S+ HTTP/[\d.]+" \d{3} '
 )
-_CHAT_LINE = re.compile(
+_CHAT_LINE = lazily(
     rb"(?:\[?(?:\d{1,4}[./-]\d{1,2}[./-]\d{2,4},? )?\d{1,2}:\d{2}(?::\d{2})?(?: ?[AP]M)?\]? ?(?:- )?)(?:<[\w .@-]{1,30}> |[A-Za-z][\w .@-]{0,30}: )\S"
     rb"|<[\w .@-]{2,30}> \S"
 )
-_SYSLOG_LINE = re.compile(
+_SYSLOG_LINE = lazily(
     rb"(?:[A-Z][a-z]{2} +\d+ \d\d:\d\d:\d\d|20\d\d-\d\d-\d\dT\S+) \S+ ([\w./@()-]+?)(?:\[\d+\])?: "
 )
 _OTHER_LINES = (
@@ -73,7 +74,7 @@ _OTHER_LINES = (
     rb"commit [0-9a-f]{40}|Author: .+ <\S+@\S+>|Date:   [A-Z]",  # git
     rb"(?:Get|Hit|Ign|Err):\d+ https?://",  # apt
 )
-_OTHER = re.compile(rb"(?:" + rb"|".join(_OTHER_LINES) + rb")")
+_OTHER = lazily(rb"(?:" + rb"|".join(_OTHER_LINES) + rb")")
 
 
 def is_readme(name: str) -> bool:
@@ -96,7 +97,7 @@ def kind_of(name: str, head: bytes) -> str | None:
     return None
 
 
-_LEVEL = re.compile(rb".{0,60}(?:\b(?:INFO|WARN|WARNING|ERROR|DEBUG)\b|\[rank\d|pid=\d|NCCL )")
+_LEVEL = lazily(rb".{0,60}(?:\b(?:INFO|WARN|WARNING|ERROR|DEBUG)\b|\[rank\d|pid=\d|NCCL )")
 
 
 def _share(lines: list[bytes], holds: Callable[[bytes], object]) -> float:
@@ -118,7 +119,7 @@ def _is_data(_name: str, head: bytes, lines: list[bytes]) -> bool:
 
 _STRING = rb'"(?:[^"\\]|\\.)*"'
 _VALUE = rb"(?:" + _STRING + rb"|-?\d[\d.eE+-]*|true|false|null|\{\}|\[\]|[\[{])"
-_JSON_LINE = re.compile(
+_JSON_LINE = lazily(
     rb"\s*(?:(?:"
     + _STRING
     + rb"\s*:\s*)?"
@@ -143,9 +144,9 @@ def _is_code(name: str, head: bytes, lines: list[bytes]) -> bool:
     return len(lines) >= 5 and ((declared >= 2 and _share(lines, _CODE_LINE.match) > 0.6) or _parses(head))
 
 
-_TYPED = re.compile(rb"\++ |(?:\S+@\S+|\([\w.-]+\)).{0,60}[$#] |[$#] \S")
+_TYPED = lazily(rb"\++ |(?:\S+@\S+|\([\w.-]+\)).{0,60}[$#] |[$#] \S")
 """What a shell's trace or prompt shows: commands that were run."""
-_DECLARES = re.compile(
+_DECLARES = lazily(
     rb"\s*(?:#include [<\"]|(?:pub )?(?:fn|struct|enum|impl|trait) \w|use \w+::|func \w+\(|package \w+\s*;?$|import [\w{*\"']"
     rb"|from [\w.]+ import |def \w+\(|class \w+.*[:{]$|(?:export )?(?:const|let|function) \w|(?:public|private|template|namespace) )"
 )
@@ -190,7 +191,7 @@ def _is_chat(_name: str, _head: bytes, lines: list[bytes]) -> bool:
     return len(lines) >= 3 and _share(lines, _CHAT_LINE.match) >= 0.6 and _share(lines, _LEVEL.search) == 0.0
 
 
-_LEVEL = re.compile(
+_LEVEL = lazily(
     rb"(?<![\w/])(?:INFO|ERROR|DEBUG|FATAL|CRITICAL|WARNING|NCCL WARN)(?!\w)|Traceback \(most|\w+Error: "
 )
 
@@ -231,7 +232,7 @@ def _is_document(name: str, head: bytes, lines: list[bytes]) -> bool:
     )
 
 
-_PRINTED = re.compile(FRESH.pattern + rb"|\S+ NCCL (?:INFO|WARN)")
+_PRINTED = lazily(FRESH.pattern + rb"|\S+ NCCL (?:INFO|WARN)")
 
 
 def _is_markdown(lines: list[bytes]) -> bool:
@@ -241,10 +242,10 @@ def _is_markdown(lines: list[bytes]) -> bool:
     )
 
 
-_MARKED = re.compile(
+_MARKED = lazily(
     rb"(?:#{1,6} \S|[-*] (?:\[.?\] )?[A-Z*`\[]|\d{1,2}\. [A-Z]|\||>|```|!?\[.{1,200}\]\(|[=~^*-]{4,}\s*$|\* |- |:\w+:|<!--|\.\. \w+::|={4,}$|-{4,}$)"
 )
-_WORD = re.compile(rb"[A-Za-z][A-Za-z'-]*[,.;:!?)]*|`[^`]+`[,.]?|\([A-Za-z'-]+")
+_WORD = lazily(rb"[A-Za-z][A-Za-z'-]*[,.;:!?)]*|`[^`]+`[,.]?|\([A-Za-z'-]+")
 
 
 def is_prose(line: bytes) -> bool:

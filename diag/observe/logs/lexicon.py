@@ -102,7 +102,11 @@ PHASES: tuple[tuple[Phase, str, str], ...] = (
         "in",
         r"Avg (?:prompt|generation) throughput|(?:Decode|Prefill) batch[.,]|Prefilling locally|Added request |Received request ",
     ),
-    (_P.SERVING, "in", r"[{\[(\s]'?\"?(?:train[_/])?loss'?\"?\]?\s*[:=]\s*-?\d|lm loss: |\bloss[ :=]+\d"),
+    (
+        _P.SERVING,
+        "in",
+        r"[{\[(\s]'?\"?(?:train[_/])?loss'?\"?\]?\s*[:=]\s*['\"]?-?\d|lm loss: |\bloss[ :=]+\d",
+    ),
     (
         _P.SHUTDOWN,
         "in",
@@ -133,7 +137,7 @@ ALIVE: tuple[str, ...] = (
     r"gen throughput \(token/s\): (?:0\.0?[1-9]|[1-9])",
     r"(?:POST|GET) \S+ HTTP/1\.[01]\"? (?:\[?200|2\d\d|4\d\d )",
     r"\*{5} (?:train|eval|predict|test)\w* metrics \*{5}|Final (?:validation|test|eval\w*|train\w*) metrics|\bstep:\d+ - \S+:",
-    r"[{\[(\s,]'?\"?(?:train[_/]|lm[ _]|avg[_ ]?|mean[_ ]|val[_/ ])?loss'?\"?\]?\s*[:=]\s*-?\d",
+    r"[{\[(\s,]'?\"?(?:train[_/]|lm[ _]|avg[_ ]?|mean[_ ]|val[_/ ])?loss'?\"?\]?\s*[:=]\s*['\"]?-?\d",
     r"\b[Ss]tep[ :=]+\d+(?: ?/ ?\d+)?\b.{0,40}\bloss[ :=]+\d",
     r"should_commit=True .{0,60}errored=None",  # torchft: a quorum that heals
     r"\b[Ii]ters?: \d+,|\d epochs completed in \d",
@@ -142,6 +146,7 @@ ALIVE: tuple[str, ...] = (
     r"ll ranks finished|ob completed successfully|[Ff]inished successfully|succeeded in \d|completed successfully",
     r"Successfully (?:joined|connected|started|preempted|saved)|Saved checkpoint|saving checkpoint at iteration|checkpoint saved",
     r"iteration +\d+/ *\d+ \||(?:images|samples|examples)/s(?:ec)?\b\W{1,3}[1-9]|[1-9][\d.]* ?(?:images|samples|examples)/s(?:ec)?\b",
+    r"router/src/server\.rs:\d+: Connected$|exited cleanly|\bexited with 0\b|\(rc=0\)",
     r"exits successfully|exited with code 0|exit code 0\b|\bexit status:? 0\b|state COMPLETED|COMPLETED \(exit code 0\)",
 )
 """Signs that the launch works: what went before did not stop it."""
@@ -159,7 +164,7 @@ DEAD: tuple[str, ...] = (
     r"Watchdog caught collective operation timeout|To avoid data inconsistency, we are taking the entire process down",
     r"torch\.distributed\.DistBackendError|DistStoreError|DistNetworkError",
     r": error: (?:unrecognized arguments|the following arguments are required|ambiguous option|argument \S{1,60}: )",
-    r"died from signal \d+|: line \d+: +\d+ (?:Hangup|Terminated|Aborted|Bus error)\b|Out of bounds values : [1-9]\d* FAILED",
+    r"MPI_ERRORS_ARE_FATAL|died from signal \d+|: line \d+: +\d+ (?:Hangup|Terminated|Aborted|Bus error)\b|Out of bounds values : [1-9]\d* FAILED",
 )
 """Signs that a process of the launch ended badly."""
 
@@ -173,8 +178,15 @@ FAILURE: tuple[str, ...] = (
     r"NVRM: Xid|SXid",
     r"\berror: |\bError: ",
     r"failed to |Failed to ",
+    r"\b(?:[Aa]borting|[Gg]iving up|[Gg]ave up|[Bb]ailing out|[Cc]annot continue|[Cc]an't continue|[Qq]uitting|[Ee]xiting)\b",
 )
 """Anything that looks like a failure, for the answer where no playbook fits."""
+
+DETOURS = r"\b[Ff]alling back to\b|\b[Ff]alling back on\b"
+"""A program takes another way, and says so a few lines below what it could not do."""
+
+OWN_WORDS = ("2", "9")
+"""Numbers of the rows of FAILURE that a user's own program may write before it leaves: a logger's level, giving up."""
 
 EXITS: tuple[str, ...] = (
     r"srun: error: (?P<host>[\w.-]+): task (?P<rank>\d+): (?:Exited|Killed|Out Of Memory|Segmentation|Aborted|Bus error|Floating)",
@@ -200,8 +212,9 @@ HOSTS: tuple[str, ...] = (
     r"Running on (?:node|host)[: ]+(?P<host>[A-Za-z][\w.-]*)",
     r"^(?:HOSTNAME|hostname|SLURMD_NODENAME)[=:] ?(?P<host>[A-Za-z][\w.-]*)$",
     r"^Node: +(?P<host>[\w.-]+)/\d",
+    r"^[A-Z][a-z]{2} [A-Z][a-z]{2} +\d{1,2} [\d:]{8}(?: [AP]M)?(?: UTC 20| GMT 20| CET 20| CEST 20| CST 20| JST 20| EST 20| EDT 20| PST 20| PDT 20)\d\d +(?P<host>[A-Za-z][\w.-]*\d[\w.-]*)$",
 )
-"""Where a log says on which machine it was written: c10d's own address, Ray, Slurm, kubectl describe."""
+"""Where a log says on which machine it was written: c10d's own address, Ray, Slurm, kubectl describe, `date` and `hostname` in one line."""
 
 _COMMANDS = (
     r"python|torchrun|vllm|srun|nvidia-smi|docker|kubectl|ray |dmesg|cat |tail |NCCL_|CUDA_|uptime|bash |export |mpirun|"

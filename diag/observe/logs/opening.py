@@ -5,12 +5,9 @@ Nothing is unpacked to disk, links in archives and folders are not followed, siz
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 import sys
-import tarfile
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -190,6 +187,8 @@ class Opening:
         joined = cast(IO[bytes], rejoined)
         opened: Any
         if head.startswith(_GZIP):
+            import gzip
+
             opened = gzip.GzipFile(fileobj=joined)
         else:
             import zstandard
@@ -208,6 +207,8 @@ class Opening:
             self._damaged(name, f"is damaged: {error}", named)
 
     def _zip(self, name: str, stream: IO[bytes], named: bool) -> Iterator[Source]:
+        import zipfile
+
         try:
             with zipfile.ZipFile(stream) as archive:
                 for member in archive.infolist()[:MAX_MEMBERS]:
@@ -229,6 +230,8 @@ class Opening:
     def _archive(
         self, name: str, stream: IO[bytes], named: bool, packed: Callable[[], int] | None = None
     ) -> Iterator[Source]:
+        import tarfile
+
         try:
             with tarfile.open(fileobj=stream, mode="r|") as archive:
                 for count, member in enumerate(archive):

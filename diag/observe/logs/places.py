@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 
+from diag.system.lazy import lazily
+
 _HOST = r"[A-Za-z][\w.-]*"
-_PROMPT = re.compile(
+_PROMPT = lazily(
     rf"^(?:\([\w .-]{{1,40}}\) ?)?(?:[\w.-]+@(?P<host>{_HOST})[: ][^$#>]{{0,80}}|\[[\w.-]+@(?P<host2>{_HOST}) [^\]]{{1,60}}\]|\[(?P<host3>{_HOST}\d[\w.-]*)\]|\+|)\s?[$#] (?P<command>\S.*)$"
 )
-_DESCRIBED = re.compile(r"^Name: {2,}(?P<host>[a-z0-9][a-z0-9.-]*[a-z0-9])$")
-_RELAYS = re.compile(r"(?:login|bastion|jump|head-?node|submit|gateway|laptop|mac)[\w-]*", re.IGNORECASE)
+_DESCRIBED = lazily(r"^Name: {2,}(?P<host>[a-z0-9][a-z0-9.-]*[a-z0-9])$")
+_RELAYS = lazily(r"(?:login|bastion|jump|head-?node|submit|gateway|laptop|mac)[\w-]*", re.IGNORECASE)
 """Machines that people type on: what they start there mostly runs elsewhere."""
 _VERBS = ("logs", "exec", "describe", "top", "get", "cp", "debug", "attach")
 _VALUED = (
@@ -27,8 +29,8 @@ _VALUED = (
     "--tail",
     "--since",
 )
-_POD_LIKE = re.compile(r"^(?:pods?/)?(?P<name>[a-z0-9]+(?:[.-][a-z0-9]+)+)$")
-_SSH = re.compile(r"^(?:sudo )?ssh (?:-\S+ (?:\w+=\S+ )?)*(?:\w+@)?(?P<host>[A-Za-z0-9][\w.-]*)\b")
+_POD_LIKE = lazily(r"^(?:pods?/)?(?P<name>[a-z0-9]+(?:[.-][a-z0-9]+)+)$")
+_SSH = lazily(r"^(?:sudo )?ssh (?:-\S+ (?:\w+=\S+ )?)*(?:\w+@)?(?P<host>[A-Za-z0-9][\w.-]*)\b")
 
 
 def place_of(line: str) -> str | None:

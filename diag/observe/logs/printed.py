@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from diag.system.lazy import lazily
+
 MAX_TEXT = 64 << 10
 
 PRINTED: tuple[tuple[str, str], ...] = (
@@ -66,7 +68,7 @@ def _quoted(text: str) -> str:
     return re.sub(r"<[^<>]{1,200}>", lambda match: repr(match.group(0)), text)
 
 
-_PAIR = re.compile(
+_PAIR = lazily(
     r"['\"]?(?P<name>[A-Za-z_][\w-]*)['\"]?\s*[=:]\s*(?P<value>'[^']*'|\"[^\"]*\"|-?[\d.]+|True|False|None)"
 )
 

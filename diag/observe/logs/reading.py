@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +13,11 @@ from diag.observe.logs.filestate import TRACEBACK_BYTES, FileReading, FileState
 from diag.observe.logs.forms import PlainLines
 from diag.observe.logs.opening import Skipped, Source
 from diag.observe.logs.printed import PRINTED
-from diag.observe.logs.scanner import LinePattern, Scanner, build_scanner
+from diag.observe.logs.scanner import LinePattern, Scanner, stored_scanner
 from diag.playbooks import literals as literals_module
-from diag.playbooks.base import Base, write_private
+from diag.playbooks.base import Base, mark, states
 from diag.playbooks.literals import PatternError, required_literals, split_alternatives
+from diag.system.lazy import lazily
 
 
 @dataclass(slots=True)
@@ -40,7 +38,6 @@ class LogReader:
     """Compiled patterns of a base of playbooks together with the reader's own."""
 
     scanner: Scanner = field(repr=False)
-    patterns: list[LinePattern] = field(repr=False)
     on_bytes: Callable[[int], None] | None = None
     already: dict[str, FileReading] = field(default_factory=dict)
     """What processes of our own have read."""
@@ -73,37 +70,22 @@ class LogReader:
 
 
 def build_reader(base: Base, on_bytes: Callable[[int], None] | None = None) -> LogReader:
-    """Compile everything that lines are searched for."""
-    patterns = _stored_internal_patterns(base.cache)
+    """Compile everything that lines are searched for, or take it as it was compiled before."""
+    modules = (lexicon, fact_table, identity, dumps, printed, literals_module)
+    own = states(Path(str(module.__file__)) for module in modules)
+    scanner = stored_scanner(base.cache, mark(f"{base.key}|{own}"), lambda: _all_patterns(base))
+    return LogReader(scanner, on_bytes)
+
+
+def _all_patterns(base: Base) -> list[LinePattern]:
+    patterns = _internal_patterns()
     for one in base.signals():
         if one.kind == "log":
             patterns += [
                 LinePattern(one.playbook, one.name, part, tuple(needed), one.few)
                 for part, needed in zip(one.parts, one.literals, strict=True)
             ]
-    scanner = build_scanner(patterns, cache=base.cache, key=base.key)
-    return LogReader(scanner, patterns, on_bytes)
-
-
-def _stored_internal_patterns(cache: Path | None) -> list[LinePattern]:
-    """The reader's own patterns with their strings; working the strings out costs more than reading them back."""
-    if cache is None:
-        return _internal_patterns()
-    digest = hashlib.sha256()
-    for module in (lexicon, fact_table, identity, dumps, printed, literals_module):
-        place = Path(str(module.__file__))
-        digest.update(f"{place}:{place.stat().st_mtime_ns}:{place.stat().st_size}".encode())
-    stored = cache / f"reader-{digest.hexdigest()[:20]}.json"
-    try:
-        return [
-            LinePattern(owner, name, text, tuple(found))
-            for owner, name, text, found in json.loads(stored.read_bytes())
-        ]
-    except (OSError, ValueError, TypeError):
-        patterns = _internal_patterns()
-        rows = [[one.owner, one.name, one.expression, list(one.literals)] for one in patterns]
-        write_private(stored, json.dumps(rows).encode())
-        return patterns
+    return patterns
 
 
 def _internal_patterns() -> list[LinePattern]:
@@ -119,6 +101,7 @@ def _internal_patterns() -> list[LinePattern]:
     rows += [("@who", kind, expression) for kind, expression in identity.ROWS]
     rows += [("@dump", tool, expression) for tool, expression in dumps.TRIGGERS]
     rows += [("@job", "ended", lexicon.JOB_ENDS)]
+    rows += [("@detour", "taken", lexicon.DETOURS)]
     rows += [("@status", "asked", lexicon.STATUS)]
     rows += [("@exit", str(number), expression) for number, expression in enumerate(lexicon.EXITS)]
     rows += [("@printed", program, expression) for program, expression in PRINTED]
@@ -137,7 +120,7 @@ def _literals(expression: str) -> tuple[str, ...]:
         raise ValueError(f"{expression!r}: {error}") from error
 
 
-_ANSI = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_ANSI = lazily(rb"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 def _with_last(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:

@@ -7,11 +7,12 @@ million times costs no more than its first few thousand.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 MAX_HITS = 2000
 """Lines kept per string and file; beyond, samples `STRIDE` apart, and each block's next and last."""
@@ -73,8 +74,58 @@ class Scanner:
         self._found.add(number)
 
 
-def build_scanner(patterns: Sequence[LinePattern], cache: Path | None = None, key: str = "") -> Scanner:
-    """Compile the strings of all patterns; the compiled form is kept in `cache` under `key`."""
+class StoredPatterns(Sequence[LinePattern]):
+    """Patterns in their stored form, each made when it is first asked for: few of thousands ever are."""
+
+    def __init__(self, rows: Sequence[tuple[str, str, str, bool]]) -> None:
+        self._rows = rows
+        self._made: dict[int, LinePattern] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, number: int) -> LinePattern: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[LinePattern]: ...
+    def __getitem__(self, number: int | slice) -> LinePattern | Sequence[LinePattern]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
+        made = self._made.get(number)
+        if made is None:
+            owner, name, expression, few = self._rows[number]
+            made = self._made[number] = LinePattern(owner, name, expression, (), few)
+        return made
+
+
+def stored_scanner(cache: Path | None, key: str, patterns: Callable[[], Sequence[LinePattern]]) -> Scanner:
+    """The scanner kept in `cache` under `key`; where it is not there, it is compiled from `patterns()` and kept."""
+    place = cache / f"scan-{key}.json" if cache is not None else None
+    if place is not None:
+        try:
+            rows, literals, users, limits, digest = json.loads(place.read_bytes())
+            raw = [literal.encode() for literal in literals]
+            return _with_engine(Scanner(StoredPatterns(rows), raw, users, limits), cache, digest)
+        except (OSError, ValueError, TypeError):
+            pass
+    made = list(patterns())
+    scanner, digest = _compile(made)
+    if place is not None:
+        from diag.playbooks.base import write_private
+
+        rows = [(one.owner, one.name, one.expression, one.few) for one in made]
+        kept = (rows, [raw.decode() for raw in scanner.literals], scanner.users, scanner.limits, digest)
+        write_private(place, json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode())
+    return _with_engine(scanner, cache, digest)
+
+
+def build_scanner(patterns: Sequence[LinePattern]) -> Scanner:
+    """Compile the strings of all patterns."""
+    scanner, digest = _compile(patterns)
+    return _with_engine(scanner, None, digest)
+
+
+def _compile(patterns: Sequence[LinePattern]) -> tuple[Scanner, str]:
     index: dict[bytes, int] = {}
     users: list[list[int]] = []
     for number, pattern in enumerate(patterns):
@@ -85,21 +136,25 @@ def build_scanner(patterns: Sequence[LinePattern], cache: Path | None = None, ke
                 users.append([])
             users[index[raw]].append(number)
     limits = [FEW_HITS if all(patterns[one].few for one in wanted) else MAX_HITS for wanted in users]
-    scanner = Scanner(patterns=patterns, literals=list(index), users=users, limits=limits)
+    literals = list(index)
+    import hashlib
+
+    digest = hashlib.sha256(b"\0".join(literals)).hexdigest()[:20]
+    return Scanner(patterns, literals, users, limits), digest
+
+
+def _with_engine(scanner: Scanner, cache: Path | None, digest: str) -> Scanner:
     try:
-        scanner._database = _hyperscan(scanner.literals, cache, key)
+        scanner._database = _hyperscan(scanner.literals, cache, digest)
         scanner.engine = "hyperscan"
     except Exception:  # noqa: BLE001  no wheel, or a processor without SSSE3: the slower way is as right
         scanner._database = None
     return scanner
 
 
-def _hyperscan(literals: list[bytes], cache: Path | None, key: str) -> Any:
-    import hashlib
-
+def _hyperscan(literals: list[bytes], cache: Path | None, digest: str) -> Any:
     import hyperscan
 
-    digest = hashlib.sha256(b"\0".join(literals)).hexdigest()[:20]
     stored = (
         cache / f"strings-{digest}-{getattr(hyperscan, '__version__', '0')}.hs" if cache is not None else None
     )

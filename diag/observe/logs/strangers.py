@@ -5,15 +5,14 @@ In doubt a file is a log: an unknown failure must stay unknown, and a quiet log 
 
 from __future__ import annotations
 
-import re
-
 from diag.observe.logs import kinds
 from diag.observe.logs.filestate import FileReading
 from diag.observe.logs.forms import recognise
 from diag.observe.logs.kinds import FIELD, LOG_LINE, is_prose, is_readme, kind_of
+from diag.system.lazy import lazily
 
 _LOG_NAMES = (".log", ".out", ".err", ".journal")
-_SERVICES = re.compile(
+_SERVICES = lazily(
     r"(?:systemd(?:-\w+)*|kernel|dbus\S*|gnome\S*|gdm\S*|org\.\S+|\(\S+\)|NetworkManager|wpa_supplicant|ModemManager|avahi-\w+|bluetoothd"
     r"|pulseaudio|pipewire\S*|wireplumber|rtkit\S*|polkit\S*|udisksd|upowerd|accounts-daemon|cron|CRON|anacron|sshd|sudo|su|login"
     r"|snapd|snap\S*|packagekitd|fwupd\S*|colord|cups\S*|thermald|irqbalance|rsyslogd|chronyd|ntpd|dhclient|dhcpcd|kded\d|plasma\S*|kwin\S*"

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from diag.model import Phase
 from diag.observe.logs.heads import Head, clean, parse_head
 from diag.observe.logs.lexicon import FRAMES
+from diag.system.lazy import lazily
 
 MAX_LINES = 1500
-_FRAME = re.compile(r'\s*File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>.+))?')
-_END = re.compile(
+_FRAME = lazily(r'\s*File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>.+))?')
+_END = lazily(
     r"(?P<type>[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning|Timeout|Failure|Fault|Died|Killed|Group|Iteration)?)(?:: (?P<message>.*)|:?\s*)$"
 )
-_TYPE_LIKE = re.compile(
+_TYPE_LIKE = lazily(
     r"[\w.]*(?:Error|Exception|Interrupt|Exit|Timeout|Failure|Died|Killed|HTTPStatus|Abort|Warning|Group|StopIteration|StopAsyncIteration|AssertionError)\b|[a-z_]+(?:\.\w+)+$"
 )
 _HEADER = "Traceback (most recent call last)"
-_LIBRARY = re.compile(
+_LIBRARY = lazily(
     r"\.pyx$|/bin/[\w.-]+$|site-packages|dist-packages|/lib/python3|lib64/python3|<frozen|<string>|/opt/conda/|importlib"
 )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import bisect
-import re
 from array import array
 
-FRESH = re.compile(
+from diag.system.lazy import lazily
+
+FRESH = lazily(
     rb"[\s>]*(?:\[?(?:INFO|WARN|WARNING|ERROR|DEBUG|CRITICAL|FATAL|TRACE)\b|\[?20\d\d[-/]\d\d[-/]\d\d[T ]|\[rank\d|\[default\d"
     rb"|\(\w+(?: \w+| rank=\d+)? pid=\d|Traceback \(most|\w+ \d\d-\d\d \d\d:\d\d|\[?[IWEF]\d{4} \d\d:|\[[IWEF]\d{3,4} "
     rb'|File "/|[\w.-]+:\d+:\d+ \[\d+\] |\[\d+,\d+\]<|(?:[A-Z][a-z]{2} )?[A-Z][a-z]{2} +\d+ \d\d:\d\d:\d\d |\[ *\d+\.\d{3,6}\] )'

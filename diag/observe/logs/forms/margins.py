@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 
 from diag.observe.logs.forms.interface import FRESH, Form
+from diag.system.lazy import lazily
 
 SAMPLE = 32 << 10
-_QUOTE = re.compile(rb"^[ ]{0,3}> ?", re.MULTILINE)
-_QUOTED = re.compile(rb"[ ]{0,3}>(?: |$|\r)")
-_FENCE = re.compile(rb"(?m)^([ \t]{1,12})(?:```|~~~)\w*\s*$(?=[\s\S]*^\1(?:```|~~~)\s*$)")
-_TELLING = re.compile(rb"(?:[\w.]*(?:Error|Exception): |\d\d:\d\d:\d\d|\[\w+\] |\d{1,3}: )")
+_QUOTE = lazily(rb"^[ ]{0,3}> ?", re.MULTILINE)
+_QUOTED = lazily(rb"[ ]{0,3}>(?: |$|\r)")
+_FENCE = lazily(rb"(?m)^([ \t]{1,12})(?:```|~~~)\w*\s*$(?=[\s\S]*^\1(?:```|~~~)\s*$)")
+_TELLING = lazily(rb"(?:[\w.]*(?:Error|Exception): |\d\d:\d\d:\d\d|\[\w+\] |\d{1,3}: )")
 
 
 class Margin(Form):

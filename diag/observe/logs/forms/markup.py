@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from diag.observe.logs.forms.interface import Form
+from diag.system.lazy import lazily
 
 SAMPLE = 64 << 10
 _ENTITIES = (
@@ -18,12 +19,12 @@ _ENTITIES = (
     (b"&nbsp;", b" "),
     (b"&amp;", b"&"),
 )
-_TAG = re.compile(
+_TAG = lazily(
     rb"</?(?:a|b|body|br|button|code|div|em|font|head|html|i|li|link|meta|ol|p|pre|s|samp|script|section|span|strong|style"
     rb"|summary|details|table|tbody|td|th|thead|title|tr|tt|u|ul|svg|path|h\d|!doctype)\b[^<>\n]*>",
     re.IGNORECASE,
 )
-_PAGE = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype html|html|body|pre)\b", re.IGNORECASE)
+_PAGE = lazily(rb"\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype html|html|body|pre)\b", re.IGNORECASE)
 
 
 class Markup(Form):

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from diag.observe.logs.forms.interface import Form, LineWriter
+from diag.system.lazy import lazily
 
 MAX_DOCUMENT = 16 << 20
 """A JSON document is read as a whole up to this size; a larger one line by line, without its times."""
@@ -33,10 +34,8 @@ _NESTED = ("jsonPayload", "fields", "_source", "result", "structuredPayload")
 _TIMES = ("timestamp", "time", "@timestamp", "ts", "asctime", "date", "Date", "__REALTIME_TIMESTAMP")
 _LEVELS = ("level", "levelname", "lvl")
 _FAILURES = ("error", "err", "exc_info", "exception", "stack", "stacktrace", "stack_trace", "traceback")
-_MESSAGE_LINE = re.compile(rb'^\s*"(?:log|textPayload|@message|MESSAGE|message)": ("(?:[^"\\]|\\.)*"),?\s*$')
-_KEY = re.compile(
-    r'"(?:log|textPayload|@message|MESSAGE|message|msg|line|body|text|content|Message)"\s*:\s*"'
-)
+_MESSAGE_LINE = lazily(rb'^\s*"(?:log|textPayload|@message|MESSAGE|message)": ("(?:[^"\\]|\\.)*"),?\s*$')
+_KEY = lazily(r'"(?:log|textPayload|@message|MESSAGE|message|msg|line|body|text|content|Message)"\s*:\s*"')
 
 
 def message_of(record: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -247,7 +246,7 @@ def records_in(data: object, depth: int = 0) -> Iterator[dict[str, Any]]:
                     yield from records_in(value, depth + 1)
 
 
-_LIST = re.compile(rb"\s*(?:\[\s*\{|\{\s*\"(?:events|hits|results?|data|entries|logs|status|took)\"\s*:)")
+_LIST = lazily(rb"\s*(?:\[\s*\{|\{\s*\"(?:events|hits|results?|data|entries|logs|status|took)\"\s*:)")
 
 
 def recognise_document(sample: bytes) -> Form | None:

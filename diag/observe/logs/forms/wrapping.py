@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from itertools import pairwise
 
 from diag.observe.logs.forms.interface import FRESH, Form
+from diag.system.lazy import lazily
 
 SAMPLE = 16 << 10
 NARROWEST, WIDEST = 40, 400
@@ -19,7 +19,7 @@ LONGEST_WORD = 60
 PROBES = 64
 """Full lines whose followers are looked at before a whole sample is weighed."""
 
-_FENCE = re.compile(rb"(?m)^\s{0,6}(?:```|~~~)")
+_FENCE = lazily(rb"(?m)^\s{0,6}(?:```|~~~)")
 _SAME_DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _DRAWN = ("|", "│", "┃", "║", "+", "╮", "╯", "┐", "┘", "┤", "╣")
 
