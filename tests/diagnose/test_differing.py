@@ -75,6 +75,17 @@ def test_the_same_exception_from_every_process_has_no_culprit_rank(tmp_path: Pat
     assert culprit_of(tmp_path, "application-error", start + raised + table(1, "gpu-a01")).rank == 1
 
 
+def test_who_fails_while_torchrun_has_to_stop_others_is_named(tmp_path: Path) -> None:
+    raised = (
+        f'Traceback (most recent call last):\n  File "train.py", line 9, in <module>\n    main()\n{KEY}\n'
+    )
+    stopped = (
+        "WARNING:torch.distributed.elastic.multiprocessing.api:Sending process 20881 closing signal SIGTERM\n"
+    )
+
+    assert culprit_of(tmp_path, "application-error", raised * 2 + stopped + table(2, "gpu-a01")).rank == 2
+
+
 def test_who_first_stumbles_over_shared_weights_is_no_culprit(tmp_path: Path) -> None:
     raised = (
         f'Traceback (most recent call last):\n  File "train.py", line 9, in <module>\n    main()\n{SHARD}\n'
