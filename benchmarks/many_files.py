@@ -29,7 +29,7 @@ def main(files: int, kilobytes: int) -> int:
         literals = build_reader(load_base()).scanner.literals
         strings.write_bytes(b"\n".join(literals) + b"\n")
         rg = best_s(["rg", "-F", "-c", "-f", str(strings), str(top)])
-        ours = best_s([sys.executable, "-m", "diag.cli.main", "explain", "--json", "--quiet", str(top)])
+        ours = best_s([sys.executable, "-m", "diag", "explain", "--json", "--quiet", str(top)])
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         print(
             f"{files} files of {kilobytes} kB: diag {ours:.2f} s, rg with {len(literals)} strings {rg:.2f} s, ratio {ours / rg:.2f}"

@@ -40,7 +40,7 @@ def main(mib: int) -> int:
         many.write_text(OOM * 1_000_000)
         found = build_reader(load_base()).scanner.literals
         strings.write_bytes(b"\n".join(found) + b"\n")
-        explain = [sys.executable, "-m", "diag.cli.main", "explain", "--quiet"]
+        explain = [sys.executable, "-m", "diag", "explain", "--quiet"]
         ripgrep = best_s(["rg", "-F", "-f", str(strings), "-c", str(log)])
         ours = best_s([*explain, str(log)])
         print(

@@ -34,7 +34,7 @@ def main(rounds: int) -> int:
         )
         large = Path(folder) / "large.log"
         large.write_text(log.read_text() * (1_000_000 // log.stat().st_size))
-        diag = [sys.executable, "-m", "diag.cli.main"]
+        diag = [sys.executable, "-m", "diag"]
         base = best_s([sys.executable, "-c", "import typer, rich"], rounds)
         print(f"{'import typer, rich':<26} {base:.3f} s")
         missed = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 import diag
-from diag.cli.errors import forget_stdout, guarded
+from diag.cli.errors import forget_stdout, guarded, spare_collections
 from diag.cli.hangs import attach_command, watch_command
 from diag.cli.options import FormatOption, JsonOption, OutputOption, PlaybooksOption, QuietOption, RawOption
 
@@ -325,9 +324,7 @@ def new_playbook(
 
 def run() -> int:
     """Run the command line and return its exit code."""
-    gc.set_threshold(
-        100_000, 50, 50
-    )  # a short life makes little garbage; looking for it took a tenth of the time
+    spare_collections()
     try:
         app(prog_name="diag")
     except SystemExit as end:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from diag.cli.errors import talk
-from diag.cli.options import Format
+from diag.cli.format import Format
 from diag.model import Report
 from diag.report import redact, render
 from diag.report.formats import SUFFIXES
@@ -90,6 +89,8 @@ def write_private(path: Path, text: str) -> None:
         with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
         return
+    import tempfile
+
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mkstemp: mode 0600
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:

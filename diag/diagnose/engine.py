@@ -136,23 +136,40 @@ def diagnose(base: Base, evidence: Evidence, *, guess: bool = True) -> tuple[Dia
     return tuple(result[:MAX_DIAGNOSES])
 
 
-LONG_AGO = 500
-"""Lines that a file goes on for, with no word of failure, after what nobody died of."""
+DETOUR = 12
+"""Lines within which a program says that it falls back to something else."""
+
+LONG_AGO, STILL = 500, 60
+"""Lines that a file goes on for, with no word of failure, after what nobody died of, and after what seemed to stand still."""
 
 
 def _left_behind(one: Candidate, evidence: Evidence) -> bool:
     """True if the program went on for long after everything that the candidate rests on."""
     lines = [line for match in one.matches for line in match.primary]
-    if one.findings or one.stands_still or not lines:
+    if one.findings or not lines:
         return False
-    for line in lines:
-        item = evidence.file_of(line)
-        if item is None:
-            return False
-        failures = [other.order for other in item.observations if other.kind == "failure"]
-        if item.reading.lines - max([line.order, *failures]) < LONG_AGO:
-            return False
-    return True
+    if all(_goes_another_way(line, evidence) for line in lines):
+        return True
+    limit = STILL if one.stands_still else LONG_AGO
+    return all(_lines_after(line, evidence) >= limit for line in lines)
+
+
+def _goes_another_way(line: Observation, evidence: Evidence) -> bool:
+    """True if the program soon says what it takes instead, and goes on for longer than that took."""
+    item = evidence.file_of(line)
+    if item is None:
+        return False
+    detours = [one.order - line.order for one in item.observations if one.kind == "detour"]
+    return any(0 <= away <= DETOUR and _lines_after(line, evidence) > 2 * away for away in detours)
+
+
+def _lines_after(line: Observation, evidence: Evidence) -> int:
+    """Lines that its file goes on for after a line and everything later that looks like a failure."""
+    item = evidence.file_of(line)
+    if item is None:
+        return 0
+    failures = [other.order for other in item.observations if other.kind == "failure"]
+    return item.reading.lines - max([line.order, *failures])
 
 
 def _outlasts(one: Candidate, evidence: Evidence) -> bool:

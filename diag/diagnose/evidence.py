@@ -10,7 +10,8 @@ from typing import Any
 from diag.diagnose.experiment import cure, typed_at
 from diag.diagnose.filenames import hosts_in_names
 from diag.diagnose.lastwords import last_words
-from diag.diagnose.runs import silent_starts
+from diag.diagnose.life import answers, is_end, is_start
+from diag.diagnose.runs import long_run, silent_starts
 from diag.diagnose.whois import Whois, distinct, introduce
 from diag.model import Finding, Observation, Phase
 from diag.observe.logs.filestate import FileReading
@@ -119,7 +120,7 @@ class FileEvidence:
 
     def starts_after(self, one: Observation) -> bool:
         """True if the launch came up after `one`: whatever it was, it did not stop the start."""
-        return any(mark.order > one.order for mark in self.alive if _is_start(mark))
+        return any(mark.order > one.order for mark in self.alive if is_start(mark))
 
     def lives_on(self, one: Observation, *, hint: bool = False) -> bool:
         """True if the launch went on as if nothing had happened after `one`.
@@ -139,16 +140,16 @@ class FileEvidence:
             mark for mark in self.alive if mark.order > one.order and (death is None or mark.order < death)
         ]
         mine = stream_of(one)[2]
-        own = [mark for mark in later if not mine or stream_of(mark)[2] in ("", mine) or _answers(mark)]
+        own = [mark for mark in later if not mine or stream_of(mark)[2] in ("", mine) or answers(mark)]
         if not hint and self._advances(one, FATAL_ADVANCE if fatal else 1, death):
             return True  # (what a hint warns of comes later by nature)
         if not fatal:
-            return any(map(_is_start, later)) or len(own) >= (FEW if death is None else SOME)
+            return any(map(is_start, later)) or len(own) >= (FEW if death is None else SOME)
         if death is None:
             went_on = [
                 mark for mark in own if "exit status" not in mark.text
             ]  # any command's, not this one's
-            return any(map(_is_start, went_on)) or len(own) >= FEW
+            return any(map(is_start, went_on)) or len(own) >= FEW
         return len(own) >= MANY
 
     def _ends_well_after(self, one: Observation) -> bool:
@@ -156,7 +157,7 @@ class FileEvidence:
         last = max((mark.order for mark in self.dead), default=0)
         after = [mark for mark in self.alive if mark.order > max(last, one.order)]
         steps = [mark for mark in after if "exit status" not in mark.text]
-        return any(map(_is_end, after)) or (len(after) > len(steps) >= SOME)
+        return any(map(is_end, after)) or (len(after) > len(steps) >= SOME)
 
     def _advances(self, one: Observation, least: int, death: int | None) -> bool:
         """True if the launch reached a phase at least `least` beyond all that it had reached at `one`."""
@@ -183,43 +184,6 @@ FEW, SOME, MANY = 2, 5, 20
 
 def _order(mark: Observation) -> int:
     return mark.phase.order if mark.phase is not None and mark.phase is not Phase.SHUTDOWN else -1
-
-
-def _answers(mark: Observation) -> bool:
-    """True for a server's word that requests are answered: all its processes live."""
-    return "POST " in mark.text or "throughput" in mark.text
-
-
-STARTS = (
-    "startup complete",
-    "fired up",
-    "Uvicorn running",
-    "init engine (profile",
-    "exit status 0",
-    "exit status: 0",
-    "Started HTTPService at",
-    "Started GRPCInferenceService at",
-)
-"""Words of lines that say that the launch came up, or that a command ended well."""
-
-FINISHED = (
-    "metrics *****",
-    "raining complete",
-    "raining finished",
-    "TrainOutput(",
-    "completed successfully",
-    "errored=None",
-    " epochs completed in ",
-)
-"""Words of lines that say that the whole launch came to its end, or commits its steps again (torchft)."""
-
-
-def _is_start(mark: Observation) -> bool:
-    return any(words in mark.text for words in STARTS) or _is_end(mark)
-
-
-def _is_end(mark: Observation) -> bool:
-    return any(words in mark.text for words in FINISHED)
 
 
 @dataclass(slots=True)
@@ -274,7 +238,7 @@ class Evidence:
     @property
     def works(self) -> bool:
         """The launch showed that it works: it started to serve, or took steps."""
-        return any(any(map(_is_start, item.alive)) or len(item.alive) >= FEW for item in self.files)
+        return any(any(map(is_start, item.alive)) or len(item.alive) >= FEW for item in self.files)
 
     def host_of_rank(self, rank: int | None) -> str | None:
         """The host on which a rank runs, if any line says both."""
@@ -337,7 +301,8 @@ def _choose_run(reading: FileReading) -> FileEvidence:
     bounds = _run_bounds(reading)
     runs = [_run(reading, first, last) for first, last in bounds]
     chosen = runs[-1]
-    if not chosen.alive and not _failed(chosen):  # a last run that tells nothing leaves the one before
+    speaks = chosen.alive or long_run(reading.observations, chosen.first_line, reading.lines)
+    if not speaks and not _failed(chosen):  # a last run that tells nothing leaves the one before
         chosen = next((run for run in reversed(runs) if _failed(run)), chosen)
     elif reading.commands and not _failed(chosen):
         chosen = _before_cure(reading, runs) or chosen
@@ -368,7 +333,7 @@ def _run_bounds(reading: FileReading) -> list[tuple[int, int]]:
         at = bisect.bisect_left(ends, starts[-1])
         if at < len(ends) and ends[at] < line:
             starts.append(line)
-    starts = sorted({*starts, *silent_starts(reading.observations)})
+    starts = sorted({*starts, *silent_starts(reading.observations, reading.lines)})
     return list(zip(starts, [*(start - 1 for start in starts[1:]), 1 << 60], strict=True))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diag.diagnose.asides import total_bytes
-from diag.model import InputFile, LaunchPlan
+from diag.model import InputFile
 from diag.observe.flight.recognise import looks_like_dump, read_flight_dump
 from diag.observe.logs.opening import Opening, Skipped, nothing_readable
 from diag.observe.logs.reading import LogReading, build_reader
@@ -18,6 +18,7 @@ from diag.playbooks.base import Base
 from diag.system import UserError
 
 if TYPE_CHECKING:
+    from diag.model.launch import LaunchPlan
     from diag.observe.flight.dump import RankDump
 
 MAX_PLAN = 16 << 20

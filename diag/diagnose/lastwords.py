@@ -29,7 +29,8 @@ SERVERS = ("vllm", "sglang", "dynamo", "trtllm", "tgi", "triton", "lmdeploy")
 _OF_A_PROGRAM = lazily(
     r"NCCL|c10d|torch[./]|gloo|\.(?:cpp|cc|cu|hpp|py|rs|go):\d+|^File \"|srun|slurm|mpirun|mpiexec|prte|PRTE|PMI|MPI_|MPI "
     r"|UCX|nixl_|ray\.|raylet|DeepSpeed|deepspeed|Traceback|Exception|Error: |nvidia|NVRM|CUDA|HYDU|HYDRA|kubelet|docker"
-    r"|[Cc]onnection (?:closed|reset|refused)|[Bb]roken pipe|[Tt]imed? ?out|[Ss]ignal|SIG[A-Z]{3}|process \d+|child|worker"
+    r"|[Cc]onnection (?:closed|reset|refused)|[Bb]roken pipe|[Tt]imed? ?out|[Ss]ignal|SIG[A-Z]{3}"
+    r"|(?i:\b(?:worker|child|subprocess|process(?:es)?|crashed|died|dead|killed|exit ?code)\b)"
 )
 """Words of launchers and libraries, whose messages are the playbooks' matter, and of who only tells of others."""
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from diag.model import Hardware, LaunchPlan
 from diag.observe.logs.filestate import FileReading
 from diag.observe.reports import NodeReport
+
+if TYPE_CHECKING:
+    from diag.model.launch import Hardware, LaunchPlan
 
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
@@ -25,6 +27,8 @@ def hardware_of_facts(facts: Mapping[str, Any], origin: str, nodes: int | None =
         for gpu in gpus
         if isinstance(gpu, Mapping) and gpu.get("memory_total_bytes")
     ]
+    from diag.model.launch import Hardware
+
     return Hardware(
         gpu_name=str(gpus[0].get("name")) if isinstance(gpus[0], Mapping) else None,
         gpus_per_node=len(gpus),
@@ -75,6 +79,8 @@ def _hardware_of_logs(files: Sequence[FileReading], facts: Mapping[str, list[str
     if len(set(names)) > 1:
         return None  # several kinds of GPU: nothing certain can be said
     drivers = values("hardware.driver_version")
+    from diag.model.launch import Hardware
+
     return Hardware(
         gpu_name=names[0] if names else None,
         gpus_per_node=max(int(index) for index in indexes) + 1 if indexes else None,

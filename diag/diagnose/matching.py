@@ -15,8 +15,8 @@ from diag.system.lazy import lazily
 STATED = ("cause", "effect")
 
 _ANOTHER_WAY = lazily(
-    r"\b[Ff]all(?:ing|s)? back\b|\b[Rr]everting\b|\b[Tt]runcating to\b|\b[Uu]sing \S+ instead\b|"
-    r"\bweight-only via\b|[;,.] [Ss]kipping\b|[;,] setting \w|[;,.] (?:Trying each|Retrying without|Proceeding with)\b"
+    r"\b[Ff]all(?:ing|s)? back\b|\b[Rr]everting\b|\bsilently ignoring\b|\b[Tt]runcating to\b|\b[Uu]sing \S+ instead\b|"
+    r"\bweight-only via\b|[;,.] [Ss]kipping\b|, padding\b|[;,] setting \w|[;,.] (?:Trying each|Retrying without|Proceeding with)\b"
 )
 """A logger's note that the program takes another way instead: whatever it names, this is not why a launch fails."""
 

@@ -25,9 +25,7 @@ from diag.model import (
     Diagnosis,
     Finding,
     Gap,
-    Hardware,
     InputFile,
-    LaunchPlan,
     Report,
     Role,
     Status,
@@ -43,6 +41,7 @@ from diag.system import UserError
 
 if TYPE_CHECKING:
     from diag.diagnose.plans import Correction
+    from diag.model.launch import Hardware, LaunchPlan
 
 PLAN_CAUSES_FROM_LOGS = (
     "gpu-count-exceeded",

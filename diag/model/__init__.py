@@ -2,7 +2,6 @@
 
 from diag.model.diagnosis import Culprit, Diagnosis, Evidence, Fix
 from diag.model.evidence import Finding, Gap, InputFile, Observation, Origin
-from diag.model.launch import Hardware, LaunchPlan, Service, Setting
 from diag.model.report import SCHEMA, Redaction, Report, Unexplained
 from diag.model.status import Phase, Reason, Role, Status, Strength, Verdict
 
@@ -14,9 +13,7 @@ __all__ = [
     "Finding",
     "Fix",
     "Gap",
-    "Hardware",
     "InputFile",
-    "LaunchPlan",
     "Observation",
     "Origin",
     "Phase",
@@ -24,8 +21,6 @@ __all__ = [
     "Redaction",
     "Report",
     "Role",
-    "Service",
-    "Setting",
     "Status",
     "Strength",
     "Unexplained",

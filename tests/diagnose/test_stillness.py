@@ -57,3 +57,13 @@ def test_an_idle_server_is_not_stuck(tmp_path: Path) -> None:
     up = "[2025-03-01 08:14:50] The server is fired up and ready to roll!\n"
     assert report(tmp_path, up + waits(30, 60)).verdict is Verdict.OK
     assert report(tmp_path, waits(30, 60, "Waiting for new requests {}")).verdict is Verdict.OK
+
+
+def test_who_soon_takes_another_way_is_not_stuck(tmp_path: Path) -> None:
+    missing = "Error loading tokenizer 'm-30b': m-30b is not a local folder and is not a valid model identifier listed on 'https://huggingface.co/models'\n"
+    goes_on = "Running test: pp=8192, tg=512, concurrency=5\n" * 12
+    other = "Falling back to 'gpt2' tokenizer as approximation.\n"
+    path = tmp_path / "bench.log"
+    for text, expected in ((missing, ["model-path-missing"]), (missing + other + goes_on, [])):
+        path.write_text("Benchmarking model: m-30b at http://localhost:8000/v1\n" + text)
+        assert [one.id for one in explain([str(path)]).diagnoses] == expected

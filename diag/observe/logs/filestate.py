@@ -30,12 +30,15 @@ from diag.observe.logs.places import place_of
 from diag.observe.logs.printed import PrintedArguments, parse_printed
 from diag.observe.logs.scanner import Counter, LinePattern, Scanner, candidates, compiled
 from diag.observe.logs.tracebacks import read_headless, read_traceback
+from diag.system.lazy import lazily
 
 IGNORED_BEFORE = (b"Exception ignored in", b"Error in atexit", b"Exception ignored on")
 """Python prints these above tracebacks that end nothing."""
 
 MAX_KEPT = 400
 """Observations kept per pattern and file: the first ones, and the last few for what happened at the end."""
+KEPT_AFTER = 25
+"""Signs of life kept beyond those after each failure: they tell whether the launch went on."""
 NO_HOSTS = ("localhost", "localhost.localdomain", "pypi", "github.com")
 
 MAX_PRINTED = 32
@@ -43,6 +46,7 @@ MAX_INTRODUCTIONS = 20_000
 MAX_TRACEBACKS = 300
 NOTES = ("W", "I", "D")
 """First letters of the levels below an error."""
+_PYTHON_WARNS = lazily(r"\.py:\d+: [A-Z]\w*Warning: ")
 INTERNAL = "@"
 """Owner prefix of the log reader's own patterns."""
 TRACEBACK_BYTES = 96 << 10
@@ -105,6 +109,9 @@ class FileState:
         self.counters: dict[int, Counter] = {}
         self.kept: dict[int, int] = {}
         self.last: dict[int, deque[Observation]] = {}
+        self.last_failure = 0
+        self.after_failure: dict[int, tuple[int, int]] = {}
+        """Pattern -> (line of a failure, signs of life kept after it)."""
         self.line_number = 1
         self.ends_with_newline = False
         self.end = b""
@@ -148,6 +155,7 @@ class FileState:
         origin = self._origin(head, text)
         if "Root Cause (first observed" in text:
             matched = self._with_elastic_table(matched, block[end : end + 900])
+        note = (head.level or "")[:1] in NOTES or _PYTHON_WARNS.search(text) is not None
         for user, captures in matched:
             if self.patterns[user].owner == "@dump":
                 self._dump(self.patterns[user].name, block, start)
@@ -155,7 +163,7 @@ class FileState:
             if self.patterns[user].owner == "@status":
                 self._status(block[end : end + 16], origin)
                 continue
-            self._keep(user, captures, origin, head.text.strip()[:2000], (head.level or "")[:1] in NOTES)
+            self._keep(user, captures, origin, head.text.strip()[:2000], note)
         if "Traceback (most recent call last)" in text and self.tracebacks < MAX_TRACEBACKS:
             self.tracebacks += 1
             self._traceback(block, start, origin, head.level)
@@ -266,11 +274,19 @@ class FileState:
             origin.line or 0,
             note,
         )
+        if kind == "dead":
+            self.last_failure = self.line_number
         count = self.kept[user] = self.kept.get(user, 0) + 1
-        if count <= MAX_KEPT:
+        if count <= MAX_KEPT or (kind == "alive" and self._tells_of_going_on(user)):
             self.reading.observations.append(observation)
         else:
             self.last.setdefault(user, deque(maxlen=5)).append(observation)
+
+    def _tells_of_going_on(self, user: int) -> bool:
+        failure, kept = self.after_failure.get(user, (0, 0))
+        kept = kept + 1 if failure == self.last_failure else 1
+        self.after_failure[user] = (self.last_failure, kept)
+        return self.last_failure > 0 and kept <= KEPT_AFTER
 
     def _fact(self, name: str, value: str) -> None:
         path, kind = name.split("|")
@@ -297,6 +313,7 @@ class FileState:
             return
         one = exception_of(found, origin, self.line_number, self.processes, self.file_rank)
         self.traceback_ends.add(one.order)
+        self.last_failure = one.order
         before = block[max(0, start - 400) : start].rstrip(b"\n").rsplit(b"\n", 1)[-1]
         if any(words in before for words in IGNORED_BEFORE) or (level or "")[:1] in NOTES:
             one = replace(one, fields={**one.fields, "ignored": "true"})

@@ -102,7 +102,11 @@ PHASES: tuple[tuple[Phase, str, str], ...] = (
         "in",
         r"Avg (?:prompt|generation) throughput|(?:Decode|Prefill) batch[.,]|Prefilling locally|Added request |Received request ",
     ),
-    (_P.SERVING, "in", r"[{\[(\s]'?\"?(?:train[_/])?loss'?\"?\]?\s*[:=]\s*-?\d|lm loss: |\bloss[ :=]+\d"),
+    (
+        _P.SERVING,
+        "in",
+        r"[{\[(\s]'?\"?(?:train[_/])?loss'?\"?\]?\s*[:=]\s*['\"]?-?\d|lm loss: |\bloss[ :=]+\d",
+    ),
     (
         _P.SHUTDOWN,
         "in",
@@ -133,7 +137,7 @@ ALIVE: tuple[str, ...] = (
     r"gen throughput \(token/s\): (?:0\.0?[1-9]|[1-9])",
     r"(?:POST|GET) \S+ HTTP/1\.[01]\"? (?:\[?200|2\d\d|4\d\d )",
     r"\*{5} (?:train|eval|predict|test)\w* metrics \*{5}|Final (?:validation|test|eval\w*|train\w*) metrics|\bstep:\d+ - \S+:",
-    r"[{\[(\s,]'?\"?(?:train[_/]|lm[ _]|avg[_ ]?|mean[_ ]|val[_/ ])?loss'?\"?\]?\s*[:=]\s*-?\d",
+    r"[{\[(\s,]'?\"?(?:train[_/]|lm[ _]|avg[_ ]?|mean[_ ]|val[_/ ])?loss'?\"?\]?\s*[:=]\s*['\"]?-?\d",
     r"\b[Ss]tep[ :=]+\d+(?: ?/ ?\d+)?\b.{0,40}\bloss[ :=]+\d",
     r"should_commit=True .{0,60}errored=None",  # torchft: a quorum that heals
     r"\b[Ii]ters?: \d+,|\d epochs completed in \d",
@@ -142,6 +146,7 @@ ALIVE: tuple[str, ...] = (
     r"ll ranks finished|ob completed successfully|[Ff]inished successfully|succeeded in \d|completed successfully",
     r"Successfully (?:joined|connected|started|preempted|saved)|Saved checkpoint|saving checkpoint at iteration|checkpoint saved",
     r"iteration +\d+/ *\d+ \||(?:images|samples|examples)/s(?:ec)?\b\W{1,3}[1-9]|[1-9][\d.]* ?(?:images|samples|examples)/s(?:ec)?\b",
+    r"router/src/server\.rs:\d+: Connected$|exited cleanly|\bexited with 0\b|\(rc=0\)",
     r"exits successfully|exited with code 0|exit code 0\b|\bexit status:? 0\b|state COMPLETED|COMPLETED \(exit code 0\)",
 )
 """Signs that the launch works: what went before did not stop it."""
@@ -176,6 +181,9 @@ FAILURE: tuple[str, ...] = (
     r"\b(?:[Aa]borting|[Gg]iving up|[Gg]ave up|[Bb]ailing out|[Cc]annot continue|[Cc]an't continue|[Qq]uitting|[Ee]xiting)\b",
 )
 """Anything that looks like a failure, for the answer where no playbook fits."""
+
+DETOURS = r"\b[Ff]alling back to\b|\b[Ff]alling back on\b"
+"""A program takes another way, and says so a few lines below what it could not do."""
 
 OWN_WORDS = ("2", "9")
 """Numbers of the rows of FAILURE that a user's own program may write before it leaves: a logger's level, giving up."""

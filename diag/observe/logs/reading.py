@@ -101,6 +101,7 @@ def _internal_patterns() -> list[LinePattern]:
     rows += [("@who", kind, expression) for kind, expression in identity.ROWS]
     rows += [("@dump", tool, expression) for tool, expression in dumps.TRIGGERS]
     rows += [("@job", "ended", lexicon.JOB_ENDS)]
+    rows += [("@detour", "taken", lexicon.DETOURS)]
     rows += [("@status", "asked", lexicon.STATUS)]
     rows += [("@exit", str(number), expression) for number, expression in enumerate(lexicon.EXITS)]
     rows += [("@printed", program, expression) for program, expression in PRINTED]
