@@ -122,7 +122,9 @@ def telling_host(
         return None
     if any(str(line.fields.get(name, "")) == host for line in lines for name in NAMED):
         return host
-    if playbook.layer in MACHINE_LAYERS or playbook.culprit == "ended":
+    if playbook.layer in MACHINE_LAYERS or playbook.culprit == "ended" or host in evidence.who.unready:
+        return host
+    if playbook.layer == "plan" and playbook.culprit != SHARED:  # it is about the GPUs of that machine
         return host
     others = [one for one in evidence.all_hosts if not evidence.who.same(one, host) and one not in NOBODY]
     return host if others or _several_machines(evidence) else None
