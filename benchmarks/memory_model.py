@@ -29,6 +29,9 @@ OPTIONS = {
     "kv_cache_dtype": "kv-cache-dtype",
     "enforce_eager": "enforce-eager",
     "engine_version": "engine.version",
+    "speculative_config": "speculative-config",
+    "enable_prefix_caching": "enable-prefix-caching",
+    "language_model_only": "language-model-only",
 }
 
 

@@ -348,7 +348,7 @@ SEEDS = (
             ),
             ("length beyond the model", "max_model_len: 8192", "max_model_len: 819200", ARG),
             ("key misspelt", "tensor_parallel_size: 2", "tensor_paralel_size: 2", ARG),
-            ("API version", "ray.io/v1", "ray.io/v2", "version-skew"),
+            ("API version", "ray.io/v1", "ray.io/v2", "version-skew invalid-launch-argument"),
         ),
     ),
     Seed(

@@ -105,7 +105,7 @@ def gpus_wanted(service: Service) -> int:
     """GPUs one replica of an engine asks for on one node: as the plan grants, else as the engine's sizes need."""
     if service.gpus_per_replica is not None:
         return service.gpus_per_replica
-    if not engine_of(service):
+    if not engine_of(service) or service.role in ("frontend", "router", "planner"):
         return 0
     return ranks_of(service) // max(1, service.nodes_per_replica or 1)
 

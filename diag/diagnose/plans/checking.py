@@ -10,11 +10,23 @@ from functools import cache
 
 import diag.diagnose.plans as package
 from diag.diagnose.plans.case import Case, Judge, judged
+from diag.diagnose.plans.judge_control import judge_control_plane, judge_data_parallel_ranks, judge_ucx
 from diag.diagnose.plans.judge_launcher import judge_node_ranks
 from diag.diagnose.plans.judge_network import OWN_ENV
+from diag.diagnose.plans.judge_router import judge_one_set_of_gpus, judge_targets
 from diag.diagnose.plans.model_facts import ModelFacts
 from diag.model import Finding, Reason, Status
-from diag.model.launch import Hardware, LaunchPlan
+from diag.model.launch import Hardware, LaunchPlan, Service
+
+ACROSS: tuple[Judge, ...] = (
+    judge_node_ranks,
+    judge_targets,
+    judge_one_set_of_gpus,
+    judge_control_plane,
+    judge_ucx,
+    judge_data_parallel_ranks,
+)
+"""Judges that also look at all files of a call together: nodes and servers often have a script each."""
 
 
 @cache
@@ -42,14 +54,18 @@ def _across(plans: Sequence[LaunchPlan]) -> list[Finding]:
     if len(plans) < 2:
         return []
     own = {
-        (finding.probe, finding.summary) for plan in plans for finding in judge_node_ranks(Case(plan, None))
+        (finding.probe, finding.summary)
+        for plan in plans
+        for judge in ACROSS
+        for finding in judge(Case(plan, None))
     }
     together = LaunchPlan(
         "several", plans[0].source, tuple(service for plan in plans for service in plan.services)
     )
     found = [
         finding
-        for finding in judge_node_ranks(Case(together, None))
+        for judge in ACROSS
+        for finding in judge(Case(together, None))
         if (finding.probe, finding.summary) not in own
     ]
     return found + list(_same_address(plans))
@@ -66,7 +82,9 @@ def _same_address(plans: Sequence[LaunchPlan]) -> Iterator[Finding]:
                 if not re.fullmatch(r"\d+(?:\.\d+){3}", value):
                     continue
                 first = seen.setdefault((name, value), plan)
-                if first.source != plan.source and (service.nodes_per_replica or 1) > 1:
+                if first.source != plan.source and (
+                    (service.nodes_per_replica or 1) > 1 or _joins(service, first)
+                ):
                     yield judged(
                         "host-ip-wrong",
                         service,
@@ -75,6 +93,12 @@ def _same_address(plans: Sequence[LaunchPlan]) -> Iterator[Finding]:
                         setting=setting,
                         do=f"Set {name} to each node's own address",
                     )
+
+
+def _joins(service: Service, first: LaunchPlan) -> bool:
+    """A node that joins the Ray cluster whose head another file starts."""
+    head = any(each.framework == "ray" and "head" in each.options for each in first.services)
+    return head and service.framework == "ray" and "address" in service.options
 
 
 def check_plan(plan: LaunchPlan, hardware: Hardware | None, model: ModelFacts | None = None) -> list[Finding]:

@@ -58,6 +58,11 @@ def sglang_share(service: Service, total: int, tp: int, pp: int, version: tuple[
     return round((memory - reserved) / memory, 3)
 
 
+def vllm_share(version: tuple[int, ...] | None) -> float:
+    """gpu_memory_utilization where the plan does not set it: 0.92 from vLLM 0.20 on (vllm/config/cache.py)."""
+    return 0.92 if version is not None and version >= (0, 20) else 0.9
+
+
 def vllm_sizes(spec: GpuSpec | None, total: int, version: tuple[int, ...] | None) -> tuple[int, int]:
     """(sequences, batched tokens) of `vllm serve` by the GPU: arg_utils.py, get_batch_defaults."""
     large = spec.many_sequences if spec is not None else total >= 70 * GIB

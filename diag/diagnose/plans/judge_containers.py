@@ -57,7 +57,7 @@ def judge_container_gpus(case: Case) -> Iterator[Finding]:
         yield judged(
             "gpu-not-visible",
             service,
-            Status.WARN,
+            Status.FAIL,
             f"{service.name}: {what}, so the engine finds no device",
             certain=False,
             do=f"Give it {how}",

@@ -203,6 +203,8 @@ def _sizes(case: Case, prefill: Service, decode: Service) -> Iterator[Finding]:
         return  # said by judge_ranks, with the same cure
     # Dynamo 2025 asserts decode TP >= prefill TP (dynamo#2295); vLLM takes prefill TP > decode TP from vllm#27274 on.
     old = case.plan.kind == "dynamo-2025"
+    if first > second and prefill.framework == decode.framework == "trtllm":
+        return  # its cache transceiver takes any two sizes
     if first > second:
         yield judged(
             "tp-mismatch-disagg",

@@ -78,7 +78,7 @@ def judge_ranks_divide(case: Case) -> Iterator[Finding]:
                 continue
             below = max(each for each in range(1, min(size, tp) + 1) if tp % each == 0)
             yield judged(
-                "tp-not-divisible",
+                "invalid-launch-argument",
                 service,
                 Status.FAIL,
                 f"{service.name}: {size} {what} ({name}) do not divide the {tp} ranks of tensor-parallel-size {tp}",

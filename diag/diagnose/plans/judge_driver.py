@@ -40,6 +40,10 @@ LONGEST = 16 * (1 << 20)
 ALLOWED_LONG = ("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN")
 
 
+_UNSCALED = re.compile(r"(?:Qwen/Qwen(?:2\.5|3)|meta-llama/|mistralai/)[\w.-]+")
+"""Hub names of families whose own configuration scales no positions beyond what it states."""
+
+
 def judge_length(case: Case) -> Iterator[Finding]:
     """A length above what the model's own configuration allows; vLLM and SGLang refuse it."""
     for service in case.engines:
@@ -48,7 +52,8 @@ def judge_length(case: Case) -> Iterator[Finding]:
         facts, asked = case.facts(service), integer(service, name) if name else None
         if asked is None or any(each in service.env for each in ALLOWED_LONG):
             continue
-        limit = facts.max_position if facts.source == "config" else None
+        named = facts.source == "table" and facts.certain and _UNSCALED.fullmatch(service.model or "")
+        limit = facts.max_position if facts.source == "config" or named else None
         scaled = setting_of(service, "rope-scaling", "hf-overrides", "json-model-override-args") is not None
         if asked <= LONGEST and (limit is None or asked <= limit or scaled or facts.long_context):
             continue

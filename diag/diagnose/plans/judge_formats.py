@@ -129,6 +129,26 @@ def judge_quantization(case: Case) -> Iterator[Finding]:
         )
 
 
+def judge_half_only(case: Case) -> Iterator[Finding]:
+    """vLLM's plain AWQ kernels (asked for by name, so that Marlin's are not taken) know float16 only."""
+    for service in case.engines:
+        dtype = (text_of(service, "dtype") or "").lower()
+        if (
+            engine_of(service) == "vllm"
+            and text_of(service, "quantization") == "awq"
+            and dtype in ("bfloat16", "bf16")
+        ):
+            yield judged(
+                "quantization-unsupported",
+                service,
+                Status.FAIL,
+                f"{service.name}: quantization awq takes float16 only, dtype is {dtype}",
+                setting=where(service, "dtype", "quantization"),
+                do="Set dtype: float16 (half), or quantization: awq_marlin, which takes both",
+                settings={"dtype": "float16"},
+            )
+
+
 FAMILIES = {
     "awq": "awq",
     "awq_marlin": "awq",
@@ -220,4 +240,11 @@ def _backend(service: Service, asked: str, case: Case) -> Finding | None:
     )
 
 
-JUDGES = (judge_contradiction, judge_dtype, judge_cache_dtype, judge_quantization, judge_attention)
+JUDGES = (
+    judge_contradiction,
+    judge_dtype,
+    judge_cache_dtype,
+    judge_quantization,
+    judge_half_only,
+    judge_attention,
+)

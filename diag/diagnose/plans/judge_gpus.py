@@ -9,7 +9,6 @@ from diag.diagnose.plans.case import Case, absent, gpus_wanted, judged, ranks_of
 from diag.diagnose.plans.layout import ONE_NODE, alternatives, sentence, settings_of, solve
 from diag.diagnose.plans.settings import (
     as_int,
-    engine_of,
     exclusive,
     integer,
     pp_of,
@@ -26,7 +25,7 @@ def wanted(case: Case) -> list[tuple[Service, int, int]]:
     rows = []
     for service in case.services:
         gpus = gpus_wanted(service)
-        if service.gpus_per_replica is None and case.plan.kind == "dynamo-2025" and engine_of(service):
+        if service.gpus_per_replica is None and case.plan.kind == "dynamo-2025" and service in case.engines:
             gpus = max(gpus, 1)
         if gpus and not absent(service):
             rows.append((service, service.replicas if service.replicas is not None else 1, gpus))

@@ -95,7 +95,7 @@ def judge_granted(case: Case) -> Iterator[Finding]:
             yield judged(
                 "gpu-not-visible",
                 service,
-                Status.WARN,
+                Status.FAIL,
                 f"{service.name}: its container is granted no GPU (no nvidia.com/gpu among its limits), so the engine finds no device",
                 certain=False,
                 do=f"Grant it nvidia.com/gpu: {ranks_of(service)}",
@@ -105,12 +105,15 @@ def judge_granted(case: Case) -> Iterator[Finding]:
 def _needs_gpu(case: Case, service: Service, notes: dict[str, str]) -> bool:
     """An engine in an image that is made for GPUs, in a plain workload that says nothing of other devices."""
     return (
-        case.plan.kind == "kubernetes"
+        case.plan.kind in ("kubernetes", "dgd-v1beta1", "dgd-v1alpha1")
         and service in case.engines
-        and getattr(service, "program", "") in ("vllm", "sglang", "trtllm-serve")
+        and service.gpus_per_replica is None
+        and getattr(service, "program", "")
+        in ("vllm", "sglang", "trtllm-serve", "dynamo.vllm", "dynamo.sglang", "dynamo.trtllm")
         and notes.get("image.gpu") == "true"
         and not ({"accelerator", "claims", "privileged"} & notes.keys())
-        and notes.get("workload") in ("Deployment", "StatefulSet", "Job", "Pod", "DaemonSet", "ReplicaSet")
+        and notes.get("workload")
+        in ("Deployment", "StatefulSet", "Job", "Pod", "DaemonSet", "ReplicaSet", "DynamoGraphDeployment")
         and "NVIDIA_VISIBLE_DEVICES" not in service.env
         and str(getattr(setting_of(service, "device"), "value", "")) in ("", "auto", "cuda")
     )
@@ -250,7 +253,7 @@ def judge_api(case: Case) -> Iterator[Finding]:
             continue
         yield _at(
             judged(
-                "version-skew",
+                "invalid-launch-argument",
                 service,
                 Status.FAIL,
                 why,

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from diag.diagnose.plans.case import Case, absent, judged
+from diag.diagnose.plans.case import Case, absent, judged, ranks_of
 from diag.diagnose.plans.settings import as_int, engine_of, exclusive, setting_of, text_of
 from diag.model import Finding, Status
 from diag.model.launch import Service, Setting
@@ -53,6 +53,9 @@ def spans_nodes(case: Case, service: Service) -> bool:
     """True for a launch of several nodes, also where their number is a variable."""
     if nodes_of(case, service) > 1 or (case.plan.nodes or 1) > 1:
         return True
+    there = case.hardware.gpus_per_node if case.hardware is not None else None
+    if engine_of(service) == "vllm" and there and ranks_of(service) > there:
+        return True  # spread by Ray
     asked = text_of(service, "nnodes", "num-machines") or ""
     return bool(re.match(r"\$", asked)) and not _all_here(case, service)
 

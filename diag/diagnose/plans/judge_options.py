@@ -28,6 +28,8 @@ TABLES = {
     "dynamo.mocker": ("dynamo.mocker",),
     "trtllm-serve": ("trtllm-serve",),
     "trtllm": ("trtllm",),
+    "trtllm-serve disaggregated": ("trtllm-serve disaggregated",),
+    "trtllm-bench": ("trtllm-bench",),
 }
 DYNAMO_2025 = (
     # options that the workers of `dynamo serve` add to vLLM's: dynamo examples/llm/utils/vllm.py
@@ -153,7 +155,17 @@ def _closest(name: str, tables: tuple[str, ...]) -> str | None:
     names = {option.replace("_", "-"): option for option in options_of(tables)}
     limit = CLOSE if len(name) > 9 else 0.8  # one letter in a short name weighs more
     found = difflib.get_close_matches(name, names, 1, limit)
-    return names[found[0]] if found else None
+    return names[found[0]] if found and not _another_abbreviation(name, found[0]) else None
+
+
+def _another_abbreviation(written: str, known: str) -> bool:
+    """True where only a short word differs, from its first letter on: `dsa` is a newer name, not a slip for `nsa`."""
+    one, other = written.split("-"), known.split("-")
+    differing = [(a, b) for a, b in zip(one, other, strict=False) if a != b]
+    if len(one) != len(other) or len(differing) != 1:
+        return False
+    a, b = differing[0]
+    return len(a) == len(b) <= 4 and a[0] != b[0] and sorted(a) != sorted(b)
 
 
 def judge_versions(case: Case) -> Iterator[Finding]:

@@ -8,17 +8,18 @@ holds predicted against printed. Everything is bytes of one GPU.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diag.diagnose.plans.engine_defaults import sglang_share, vllm_sizes
+from diag.diagnose.plans.cache_bytes import Cache
+from diag.diagnose.plans.engine_defaults import sglang_share, vllm_share, vllm_sizes
 from diag.diagnose.plans.hardware import GIB, GpuSpec, spec_of
 from diag.diagnose.plans.model_facts import ModelFacts
-from diag.diagnose.plans.settings import attention_tp_of, boolean, engine_of, integer, number, text_of
-from diag.diagnose.plans.weights import draft_per_gpu, kv_element_bytes, weights_per_gpu
+from diag.diagnose.plans.profiles import Profile, counted_graphs, profile_of, vision_peak
+from diag.diagnose.plans.settings import boolean, engine_of, integer, number, text_of
+from diag.diagnose.plans.weights import adapters_per_gpu, draft_per_gpu, drafted_tokens, weights_per_gpu
 from diag.model.launch import Hardware, Service
 from diag.observe.plans.values import as_bytes
 
@@ -26,10 +27,6 @@ CONTEXT_BYTES = int(0.51 * GIB)
 """CUDA context of one process before the engine starts: total less free at start, TP 1, H100."""
 CONTEXT_TP_BYTES = int(1.53 * GIB)
 """The same with communicators at TP 2 and more."""
-
-
-COMPRESSED_CACHE = ("deepseek_v4", "deepseek_ref", "minimax_m3", "kimi_k3")
-"""Families whose cache is compressed by the layer in ways that are not reckoned here: their tokens stay unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,38 +71,12 @@ class MemoryEstimate:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """What an engine's version allocates beside weights and cache. See the module's benchmark for the evidence."""
-
-    sampler_copies: float
-    """Float32 copies of the logits of all sequences at the profiling peak."""
-    non_torch_bytes: int
-    graphs_counted: bool
-    """The estimate of graph memory is taken off the cache."""
-    assumed: bool = False
-
-
 def version_of(service: Service) -> tuple[int, ...] | None:
     """(major, minor, patch) of the engine, from `engine.version` (a log, an image's tag); None if nothing says."""
+    if engine_of(service) == "trtllm":
+        return None  # the ages of the profiles are vLLM's and SGLang's
     found = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", str(text_of(service, "engine.version") or ""))
     return tuple(int(part or 0) for part in found.groups()) if found else None
-
-
-def _profile(version: tuple[int, ...] | None, ranks: int, *, lean: bool) -> Profile:
-    many = ranks > 1
-    if version is None:
-        # Unknown: the hungrier of the two ages, unless a lean reckoning is asked for to prove a failure.
-        return (
-            Profile(4.0, int((2.1 if many else 0.25) * GIB), False, True)
-            if lean
-            else Profile(9.6, int((0.6 if many else 0.2) * GIB), False, True)
-        )
-    if version < (0, 8):
-        return Profile(1.3, int(0.25 * GIB), False)
-    if version < (0, 17):
-        return Profile(9.6, int((0.6 if many else 0.14) * GIB), False)
-    return Profile(4.0, int((2.1 if many else 0.27) * GIB), version >= (0, 21))
 
 
 def estimate(
@@ -125,26 +96,21 @@ def estimate(
     weights = weights_per_gpu(service, model)
     if weights is None:
         return MemoryEstimate(total_bytes=total, inputs={"model": model.name})
-    weights += draft_per_gpu(service, model)
+    weights += draft_per_gpu(service, model) + adapters_per_gpu(service, model)
     if total is None or engine is None:
         return MemoryEstimate(weights_bytes_per_gpu=weights, total_bytes=total, certain=False)
     ranks = (service.tensor_parallel_size or 1) * (service.pipeline_parallel_size or 1)
-    shape = _Run(service, model, spec, total, version_of(service))
-    profile = _profile(version_of(service), ranks, lean=lean)
+    shape = _Run(service, model, spec, total, version_of(service), lean=lean)
+    profile = profile_of(version_of(service), ranks, spec, lean=lean)
     activation = shape.activation(profile)
     graphs = shape.graphs()
+    counted = shape.counted_graphs() if profile.graphs_counted else 0
     if engine == "vllm":
-        share = number(service, "gpu-memory-utilization") or 0.9
+        share = number(service, "gpu-memory-utilization") or vllm_share(version_of(service))
         budget = int(total * share)
-        cache = (
-            budget
-            - weights
-            - activation
-            - profile.non_torch_bytes
-            - (graphs if profile.graphs_counted else 0)
-        )
+        cache = budget - weights - activation - profile.non_torch_bytes - counted
         context = CONTEXT_TP_BYTES if ranks > 1 and shape.large else CONTEXT_BYTES
-        left = total - budget - context + activation - (0 if profile.graphs_counted else graphs)
+        left = total - budget - context + activation - (graphs - counted)
         other = profile.non_torch_bytes + graphs
         needed = shape.sampler(4.0) if (profile.sampler_copies >= 4 and not lean) else 0
         needed += shape.expert_workspace()
@@ -192,9 +158,10 @@ def _verdict(
     share: float,
     free: int | None,
 ) -> MemoryEstimate:
-    token = shape.token_bytes()
-    tokens = int(cache / token) if token and cache > 0 else 0 if token else None
+    token = shape.cache.token_bytes()
+    tokens = shape.cache.tokens(max(cache, 0))
     needed, stated = shape.longest()
+    request = (token or 0) * (needed or 0) / shape.cache.context
     stage = None
     if weights > total - CONTEXT_BYTES:
         stage, margin = "weights", total - CONTEXT_BYTES - weights
@@ -202,8 +169,8 @@ def _verdict(
         stage, margin = "free", free - budget
     elif cache <= 0:
         stage, margin = "kv-cache", cache
-    elif tokens is not None and needed is not None and tokens < needed and stated:
-        stage, margin = "context", int((tokens - needed) * (token or 0))
+    elif tokens is not None and cache < request and stated:
+        stage, margin = "context", int(cache - request)
     elif margin < 0:
         stage = "runtime"
     certain = model.certain and (stage != "runtime")
@@ -241,6 +208,8 @@ class _Run:
         spec: GpuSpec | None,
         total: int,
         version: tuple[int, ...] | None,
+        *,
+        lean: bool = False,
     ) -> None:
         self.service, self.model, self.version, self.total = service, model, version, total
         self.tp = max(1, service.tensor_parallel_size or 1)
@@ -256,7 +225,7 @@ class _Run:
             whole = boolean(service, "enable-chunked-prefill") is False or (old and (length or 0) <= 32768)
             batch = max(length or 2048, 2048) if whole else tokens
         self.batch = batch
-        self.full_layer: float | None = None
+        self.cache = Cache(service, model, version, length=self.longest()[0], batch=batch, lean=lean)
 
     def longest(self) -> tuple[int | None, bool]:
         """(tokens of the longest sequence, whether the plan itself says so)."""
@@ -282,8 +251,21 @@ class _Run:
             )
         forward = self.batch * width * 2
         extra = int(0.35 * GIB) if model.kv_lora_rank else 0  # the workspace of chunked context in MLA
+        if model.pooling:
+            return int(forward) + extra
         copies = profile.sampler_copies * (0.93 if model.vocabulary > 190_000 else 1)
-        return int(max(forward, self.sampler(copies))) + extra
+        sampler, seen = self.sampler(copies), 0
+        if engine_of(self.service) == "vllm" and not boolean(self.service, "language-model-only"):
+            seen = vision_peak(model, self.batch, self.tp, profile)
+        if profile.vision_adds:
+            return int(max(forward, sampler)) + seen + extra
+        return int(max(forward + seen, sampler)) + extra
+
+    def counted_graphs(self) -> int:
+        """What vLLM expects its graphs to take, where it takes that off the cache."""
+        if boolean(self.service, "enforce-eager"):
+            return 0
+        return counted_graphs(self.model, self.sequences, drafted_tokens(self.service), self.pp)
 
     def expert_workspace(self) -> int:
         """Kernels of MXFP4 experts take more in the warm-up than in the profiling run (gpt-oss-20b: it ran out there)."""
@@ -306,59 +288,3 @@ class _Run:
             )
         stated = number(self.service, "mem-fraction-static")
         return stated or sglang_share(self.service, self.total, self.tp, self.pp, self.version)
-
-    def token_bytes(self) -> float | None:
-        """Bytes of one token in the cache, per GPU.
-
-        With windows or states it is the mean over a sequence of the longest length, which is how vLLM prints tokens.
-        """
-        model = self.model
-        if model.shaped and model.compress_ratios:
-            return self._compressed()
-        if not model.shaped or model.family.startswith(COMPRESSED_CACHE):
-            return None
-        size = kv_element_bytes(self.service, model)
-        length, _ = self.longest()
-        if model.kv_lora_rank:
-            layer = (model.kv_lora_rank + model.rope_head) * size
-            if model.index_head:  # the indexer's keys: a byte each, and a scale of four bytes for 128
-                layer += model.index_head * (1 + 4 / 128)
-                if (
-                    size == 1.0 and engine_of(self.service) == "vllm"
-                ):  # fp8_ds_mla: positions stay 16 bit, scales beside
-                    layer += model.rope_head + model.kv_lora_rank * 4 / 128
-            return layer * math.ceil(model.attention_layers / self.pp)
-        layer = 2 * max(1, model.kv_heads // attention_tp_of(self.service)) * model.head_size * size
-        if model.full_kv_elements and model.kv_heads:  # Gemma 4: fewer, wider heads where attention is full
-            self.full_layer = (
-                max(2 * model.head_size, model.full_kv_elements // attention_tp_of(self.service)) * size
-            )
-        layers = math.ceil(model.attention_layers / self.pp)
-        sliding = math.ceil(model.sliding_layers / self.pp)
-        if not length or (not sliding and not model.state_layers):
-            return layer * layers
-        return self._hybrid(layer, layers, sliding, length)
-
-    def _compressed(self) -> float:
-        """DeepSeek V4: a record of 584 bytes for every `ratio` tokens, in ratio-4 layers an indexer key beside it.
-
-        Layers of ratio 0 keep a window of 128 tokens only, which no length changes (vLLM models/deepseek_v4).
-        """
-        record = 584.0 if kv_element_bytes(self.service, self.model) == 1.0 else 2.0 * self.model.head_size
-        key = self.model.index_head * (1 + 4 / 128)
-        ratios = [ratio for ratio in self.model.compress_ratios if ratio > 1]
-        return sum((record + (key if ratio == 4 else 0.0)) / ratio for ratio in ratios) / self.pp
-
-    def _hybrid(self, layer: float, layers: int, sliding: int, length: int) -> float:
-        full = layers - sliding
-        if sliding and self.version is not None and self.version < (0, 10):
-            return layer * layers  # before the hybrid allocator every layer kept everything
-        kept = min(self.model.window - 1 + self.batch, length) if sliding else 0
-        if sliding and full:
-            # Layers of a kind share pools of equal size, so the last pool may be padded.
-            group = min(full, sliding)
-            if max(full, sliding) < 1.25 * group:
-                group = max(full, sliding)
-            full, sliding = (math.ceil(each / group) * group for each in (full, sliding))
-        states = self.model.state_layers / self.pp * self.model.state_bytes / self.tp
-        return float((self.full_layer or layer) * full * length + layer * sliding * kept + states) / length

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from diag.diagnose.plans.model_shape import Shape, first_number
+from diag.diagnose.plans.model_shape import NO_STATE, Shape, State, first_number
 
 MULTIMODAL = (
     *("mistral3", "pixtral", "llava", "_vl", "gemma3", "gemma4", "mllama", "internvl", "granite", "llama4"),
@@ -45,6 +45,8 @@ class ModelFacts:
     experts_per_token: int = 0
     expert_intermediate: int = 0
     shared_intermediate: int = 0
+    latent: int = 0
+    """Width in which the experts work, where it is not the model's."""
     kv_lora_rank: int = 0
     rope_head: int = 0
     value_head: int = 0
@@ -57,13 +59,24 @@ class ModelFacts:
     """Those of them that keep only a window."""
     window: int = 0
     state_layers: int = 0
-    state_bytes: int = 0
-    """Bytes of one sequence's recurrent state per state layer, all ranks together."""
+    state: State = NO_STATE
+    """One sequence's recurrent state in one state layer."""
+    pooling: bool = False
+    """It makes embeddings: no head over the vocabulary, no sampler."""
+    chunked: bool = False
+    """The window is a chunk that starts anew at its end (Llama 4)."""
+    cross_layers: int = 0
+    """Decoder layers that keep the encoder's states, too (Whisper, BART)."""
+    cross_tokens: int = 0
+    index_layers: int = 0
+    """Layers with a sparse indexer's key beside keys and values (MiniMax-M3)."""
     rope_cache_bytes: int = 0
     method: str | None = None
     """The quantization of the files, as `quant_method` names it."""
     bits: float | None = None
     group: int | None = None
+    cache_bits: int = 0
+    """Bits of a cache element for which the files bring scales; 0 where they bring none."""
     total: float = 0.0
     counts: Mapping[str, float] = field(default_factory=dict)
     plain: tuple[str, ...] = ()
@@ -109,13 +122,23 @@ def facts_of_config(
         None,
     )
     config = {**config, **inner} if inner is not None else config
+    pooling = bool(
+        re.search(r"embedding|embed-|-embed\b|\bbge-|\bgte-|\be5-", name.lower().rsplit("/", 1)[-1])
+    )
+    if pooling and not config.get("tie_word_embeddings"):
+        config = {**config, "tie_word_embeddings": True}  # the head is left out
+        total = (
+            total - first_number(config, "vocab_size") * first_number(config, "hidden_size")
+            if total
+            else None
+        )
     if isinstance(config.get("text_config"), Mapping):
         config = {**config, **config["text_config"]}
     if source == "config":
         config = with_defaults(config, outer)
     hidden = first_number(config, "hidden_size", "n_embd", "d_model", "dim")
-    layers = first_number(config, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
-    heads = first_number(config, "num_attention_heads", "n_head", "n_heads")
+    layers = first_number(config, "decoder_layers", "num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    heads = first_number(config, "num_attention_heads", "n_head", "n_heads", "decoder_attention_heads")
     family = str(outer.get("model_type") or config.get("model_type") or "").lower()
     kv_heads = _kv_heads(config, heads, family)
     head = first_number(config, "head_dim") or (hidden // heads if heads else 0)
@@ -169,10 +192,12 @@ def facts_of_config(
         experts_per_token=first_number(config, "num_experts_per_tok", "moe_k", "top_k_experts"),
         expert_intermediate=shape.expert_size,
         shared_intermediate=shape.shared_size,
+        latent=first_number(config, "moe_latent_size", "routed_expert_hidden_size"),
         kv_lora_rank=first_number(config, "kv_lora_rank"),
         rope_head=first_number(config, "qk_rope_head_dim"),
         value_head=first_number(config, "v_head_dim"),
-        index_head=first_number(config, "index_head_dim"),
+        index_head=first_number(config, "index_head_dim", "sparse_index_dim")
+        or (128 if family.startswith("minimax_m3") else 0),
         compress_ratios=tuple(
             int(each) for each in config.get("compress_ratios") or () if isinstance(each, int)
         )[:layers],
@@ -180,12 +205,18 @@ def facts_of_config(
         sliding_layers=sliding,
         window=window,
         state_layers=state,
-        state_bytes=shape.state_bytes() if state else 0,
+        state=shape.state() if state else NO_STATE,
+        pooling=pooling,
+        chunked=bool(sliding) and not first_number(config, "sliding_window", "sliding_window_size"),
+        cross_layers=shape.decoder_layers if shape.encoder_layers else 0,
+        cross_tokens=first_number(config, "max_source_positions"),
+        index_layers=_index_layers(config, layers, family),
         rope_cache_bytes=_rope_cache(config, head, family),
         method=method,
         bits=bits,
         group=group,
         plain=plain,
+        cache_bits=_cache_bits(outer.get("quantization_config") or config.get("quantization_config")),
         long_context=bool(config.get("rope_scaling") or config.get("rope_parameters")),
         full_kv_elements=2
         * first_number(config, "num_global_key_value_heads")
@@ -194,6 +225,27 @@ def facts_of_config(
         counts=counts,
         file_bytes=file_bytes,
     )
+
+
+def _cache_bits(block: Any) -> int:
+    if not isinstance(block, Mapping):
+        return 0
+    scheme = block.get("kv_cache_scheme")
+    bits = scheme.get("num_bits") if isinstance(scheme, Mapping) else None
+    if str(scheme or "").upper() == "FP8" or str(block.get("kv_cache_quant_algo") or "").upper() == "FP8":
+        bits = 8
+    return bits if isinstance(bits, int) else 0
+
+
+def _index_layers(config: Mapping[str, Any], layers: int, family: str) -> int:
+    """MiniMax-M3: the layers behind its dense ones choose what they attend to by keys of their own."""
+    if not family.startswith("minimax_m3"):
+        return 0
+    sparse = config.get("sparse_attention_config")
+    listed = sparse.get("sparse_attention_freq") if isinstance(sparse, Mapping) else None
+    if isinstance(listed, list):
+        return sum(bool(each) for each in listed)
+    return layers - first_number(config, "first_k_dense_replace")
 
 
 def _kv_heads(config: Mapping[str, Any], heads: int, family: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 UNGATED = (
@@ -21,6 +22,28 @@ UNGATED = (
 )
 """Families whose MLP has two matrices, not three (transformers' modeling files)."""
 
+
+STATES_IN_32_BIT = ("qwen3_5", "nemotron_h")
+"""Families whose recurrent states are float32 where the configuration does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A recurrent state: the matrix in bytes, the convolution's window in elements of 16 bit."""
+
+    matrix: int = 0
+    width: int = 0
+    columns: int = 0
+    drafted: bool = True
+    """The window grows by a column for every speculated token."""
+
+    def bytes_of(self, ranks: int, drafted: int = 0) -> float:
+        """Bytes on one of `ranks` GPUs."""
+        columns = self.columns + (drafted if self.drafted else 0)
+        return (self.matrix + 2 * self.width * columns) / ranks
+
+
+NO_STATE = State()
 
 GATED_ATTENTION = ("qwen3_next", "qwen3_5")
 """Families whose query projection also makes a gate, so it is twice as wide."""
@@ -65,7 +88,9 @@ class Shape:
         self.kv_heads, self.head, self.family = kv_heads, head, family
         self.intermediate = (
             first_number(
-                config, "intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", "hidden_dim", "d_ff"
+                config,
+                *("intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", "hidden_dim", "d_ff"),
+                "decoder_ffn_dim",
             )
             or 4 * hidden
         )
@@ -82,7 +107,9 @@ class Shape:
             or first_number(config, "n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
             * self.expert_size
         )
-        self.matrices = 2 if family in UNGATED else 3
+        self.encoder_layers = first_number(config, "encoder_layers")
+        self.decoder_layers = first_number(config, "decoder_layers")
+        self.matrices = 2 if family in UNGATED or self.encoder_layers else 3
         self.pattern = _pattern(config)
         self.dense_size = self.intermediate
         if family.startswith("llama4"):
@@ -104,6 +131,10 @@ class Shape:
             + expert_layers * self.matrices * hidden * self.shared_size
         )
         dense += state_layers * self._state_parameters()
+        if self.encoder_layers:  # a stack of its own, and a second attention in every decoder layer
+            inner = first_number(self.config, "encoder_ffn_dim") or self.dense_size
+            dense += self.encoder_layers * (4 * hidden * hidden + 2 * hidden * inner)
+            dense += self.decoder_layers * 4 * hidden * hidden
         latent = first_number(
             self.config, "moe_latent_size"
         )  # experts behind a projection to a smaller width
@@ -178,6 +209,19 @@ class Shape:
         if self.pattern:
             return self.pattern.count("*"), 0, 0, self.pattern.count("M")
         kinds = config.get("layer_types") or config.get("layers_block_type")
+        linear = config.get("linear_attn_config")
+        if isinstance(
+            linear, Mapping
+        ):  # Kimi Linear and K3: numbers of the layers of each kind, counted from 1
+            full, states = (linear.get(key) or () for key in ("full_attn_layers", "kda_layers"))
+            return len(full), 0, 0, len(states)
+        if self.family.startswith("falcon_h1"):  # attention and Mamba side by side in every layer
+            return self.layers, 0, 0, self.layers
+        shared = first_number(config, "num_kv_shared_layers")
+        if shared and isinstance(kinds, list):
+            kinds = kinds[
+                :-shared
+            ]  # the last layers read the cache of earlier ones (Gemma 3n, Gemma 4 E2B and E4B)
         window = first_number(config, "sliding_window", "sliding_window_size", "attention_chunk_size")
         if isinstance(kinds, list) and kinds:
             attention = sum("attention" in str(kind) and "linear" not in str(kind) for kind in kinds)
@@ -219,22 +263,34 @@ class Shape:
         state = groups * first_number(config, "mamba_d_state", "ssm_state_size", default=128)
         return float(hidden * (2 * inner + 2 * state + heads) + inner * hidden)
 
-    def state_bytes(self) -> int:
-        """One sequence's recurrent state in one layer: the matrix state in float32 halves, the convolution in 16 bit."""
+    def state(self) -> State:
+        """One sequence's recurrent state in one layer, all ranks together (vLLM mamba_utils.py)."""
         config = self.config
+        exact = str(config.get("mamba_ssm_dtype") or config.get("mamba_ssm_cache_dtype") or "")
+        wide = exact == "float32" or (not exact and self.family.startswith(STATES_IN_32_BIT))
+        size = 4 if wide else 2
+        linear = config.get("linear_attn_config")
+        if isinstance(linear, Mapping):
+            heads, width = first_number(linear, "num_heads"), first_number(linear, "head_dim")
+            columns = first_number(linear, "short_conv_kernel_size", default=4) - 1
+            return State(heads * width * width * 4, 3 * heads * width, columns, drafted=False)
         value_heads = first_number(config, "linear_num_value_heads")
         if value_heads:
             key, value = (
                 first_number(config, "linear_key_head_dim"),
                 first_number(config, "linear_value_head_dim"),
             )
-            convolution = (2 * first_number(config, "linear_num_key_heads") * key + value_heads * value) * (
-                first_number(config, "linear_conv_kernel_dim", default=4) - 1
-            )
-            return 2 * (value_heads * key * value + convolution)
-        heads, size = (
+            width = 2 * first_number(config, "linear_num_key_heads") * key + value_heads * value
+            columns = first_number(config, "linear_conv_kernel_dim", default=4) - 1
+            return State(value_heads * key * value * size, width, columns)
+        heads, width = (
             first_number(config, "mamba_n_heads", "mamba_num_heads"),
             first_number(config, "mamba_d_head", "mamba_head_dim"),
         )
-        state = first_number(config, "mamba_d_state", "ssm_state_size", default=128)
-        return 2 * (heads * size * state + (heads * size + 2 * state) * 3)
+        columns = first_number(config, "mamba_d_conv", "conv_kernel", default=4) - 1
+        inner = heads * width or first_number(config, "mamba_expand", "expand", default=2) * self.hidden
+        if not heads:  # Mamba 1
+            return State(inner * first_number(config, "mamba_d_state", default=16) * 2, inner, columns)
+        depth = first_number(config, "mamba_d_state", "ssm_state_size", default=128)
+        groups = first_number(config, "mamba_n_groups", "n_groups", default=1)
+        return State(inner * depth * size, inner + 2 * groups * depth, columns)

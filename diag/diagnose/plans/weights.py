@@ -14,6 +14,7 @@ from diag.diagnose.plans.settings import (
     attention_tp_of,
     boolean,
     engine_of,
+    integer,
     number,
     pp_of,
     setting_of,
@@ -99,6 +100,8 @@ def kv_element_bytes(service: Service, model: ModelFacts) -> float:
     dtype = (text_of(service, "kv-cache-dtype") or "auto").lower()
     if dtype.startswith(("fp8", "int8")):
         return 1.0
+    if dtype == "auto" and model.cache_bits == 8 and engine_of(service) == "vllm":
+        return 1.0  # the files bring scales for an FP8 cache
     return 0.5625 if dtype.startswith(("nvfp4", "fp4", "mxfp4")) else float(element_bytes(service, model))
 
 
@@ -157,6 +160,26 @@ def weights_per_gpu(service: Service, model: ModelFacts) -> int | None:
     return int(max(0.0, weights - offloaded))
 
 
+def adapters_per_gpu(service: Service, model: ModelFacts) -> int:
+    """Bytes of the slots for LoRA adapters that vLLM sets aside at start: rank × inputs and outputs of every projection.
+
+    The first matrices of column-wise projections and the second ones of row-wise are not split (vllm/lora/layers).
+    """
+    if engine_of(service) != "vllm" or not boolean(service, "enable-lora") or not model.shaped:
+        return 0
+    rank = integer(service, "max-lora-rank") or 16
+    slots = max(1, integer(service, "max-loras") or 1)
+    tp, hidden = tp_of(service), model.hidden
+    whole = tp if boolean(service, "fully-sharded-loras") else 1
+    query = model.heads * model.head_size / tp
+    keys = max(1, model.kv_heads // tp) * model.head_size
+    inner = 0.0 if model.experts else model.intermediate / tp
+    elements = 3 * hidden / whole + query + 2 * keys + query + hidden / whole
+    elements += (2 * hidden / whole + 2 * inner + inner + hidden / whole) if inner else 0.0
+    layers = math.ceil(model.layers / pp_of(service))
+    return int(slots * rank * elements * layers * element_bytes(service, model))
+
+
 def draft_per_gpu(service: Service, model: ModelFacts) -> int:
     """Bytes of a draft model or of the model's own prediction layer; 0 where nothing is speculated, or its size is not known."""
     name, method = draft_of(service)
@@ -165,9 +188,37 @@ def draft_per_gpu(service: Service, model: ModelFacts) -> int:
         if facts.known:
             return weights_per_gpu(replace(service, model=name), facts) or 0
     if method and "mtp" in method and model.layers:
+        bits = quantization_of(service, model)[1]
+        if bits is not None and bits < 8:
+            return int(_prediction_layer(model) * 2 / tp_of(service))  # left in 16 bit beside 4-bit layers
         whole = weights_per_gpu(service, model) or 0
         return int(whole / model.layers)
     return 0
+
+
+def _prediction_layer(model: ModelFacts) -> float:
+    """Elements of a prediction layer: one layer with attention and experts (or MLP), and the projection of two hidden states."""
+    attention = (model.counts["attention_q"] + model.counts["attention_kv"]) / max(1, model.attention_layers)
+    inner = model.counts["dense"] / model.layers
+    if model.experts:
+        inner = model.experts * 3 * (model.latent or model.hidden) * model.expert_intermediate
+        inner += 3 * model.hidden * model.shared_intermediate
+    return attention + inner + 2 * model.hidden**2
+
+
+def drafted_tokens(service: Service) -> int:
+    """Tokens that are speculated at once."""
+    found = setting_of(service, "speculative-config")
+    value = found.value if found is not None else None
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+    stated = value.get("num_speculative_tokens") if isinstance(value, Mapping) else None
+    if isinstance(stated, int) and not isinstance(stated, bool):
+        return max(0, stated)
+    return max(0, integer(service, "num-speculative-tokens", "speculative-num-draft-tokens") or 0)
 
 
 def draft_of(service: Service) -> tuple[str | None, str | None]:

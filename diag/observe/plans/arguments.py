@@ -140,6 +140,8 @@ def _notes_of(command: Command, arguments: Sequence[Word], program: Program) -> 
     broken = next((word for word in command.words if word.style == BROKEN), None)
     if broken is not None:
         notes["broken"], notes["broken.line"] = broken.text, str(broken.line or "")
+    if program.role == "router" and (targets := _targets(arguments)):
+        notes["targets"] = targets
     positional = 0
     for before, word in zip([None, *arguments], arguments, strict=False):
         if not _MORE.match(word.text):
@@ -151,6 +153,21 @@ def _notes_of(command: Command, arguments: Sequence[Word], program: Program) -> 
         ):
             notes["open"] = "true"
     return notes
+
+
+def _targets(arguments: Sequence[Word]) -> str:
+    """A line for every `--prefill URL [PORT]` and `--decode URL` of a router: they may be given again and again."""
+    found = []
+    for number, word in enumerate(arguments):
+        flag, _, joined = word.text.partition("=")
+        if flag not in ("--prefill", "--decode"):
+            continue
+        behind = [joined] if joined else [each.text for each in arguments[number + 1 : number + 3]]
+        values = [text for text in behind if not text.startswith("-")]
+        if values:
+            port = values[1:] if len(values) > 1 and values[1].isdigit() else []
+            found.append(" ".join([flag[2:], values[0], *port]))
+    return "\n".join(found)
 
 
 def _nodes(program: Program, options: Mapping[str, Setting]) -> int | None:

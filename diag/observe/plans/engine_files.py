@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from diag.model.launch import Setting
 from diag.observe.plans.interface import PlacedSetting
-from diag.observe.plans.programs import blocks_of_trtllm, kind_of
+from diag.observe.plans.programs import kind_of
+from diag.observe.plans.trtllm_keys import leaves, unknown_keys
 from diag.observe.plans.values import long_name
 from diag.observe.plans.yaml_tree import Node, to_plain
 
@@ -31,6 +32,8 @@ def settings_of_tree(root: Node, framework: str, path: str) -> dict[str, Setting
             found = root.get(*steps)
             if found is not None and found.value is not None:
                 options[name] = _placed(found, ".".join(steps), path)
+        for key, node in leaves(root):
+            options[key] = _placed(node, key, path)
     return options
 
 
@@ -40,18 +43,12 @@ def _placed(node: Node, key: str, path: str) -> PlacedSetting:
 
 def unknown_keys_of(root: Node, framework: str) -> dict[str, Node]:
     """Keys that the engine does not have -> where they stand; those inside TensorRT-LLM's blocks as `block.key`."""
-    if framework not in ("vllm", "sglang", "trtllm"):
+    if framework == "trtllm":
+        return unknown_keys(root)
+    if framework not in ("vllm", "sglang"):
         return {}
-    found = {
+    return {
         key: root.keys[key]
         for key, _ in root.pairs
         if key in root.keys and kind_of((framework,), key)[0] is None
     }
-    for block, known in blocks_of_trtllm().items() if framework == "trtllm" else ():
-        node = root.get(block)
-        if node is None:
-            continue
-        for key, _ in node.pairs:
-            if key not in known["keys"] and key in node.keys:
-                found[f"{block}.{key}"] = node.keys[key]
-    return found

@@ -69,6 +69,7 @@ def services_of_container(container: Node, pod: Pod, text: str, path: str) -> It
         if version_of_image(image)
         else Setting(None)
     )
+    extra["dynamo.version"] = Setting(release_of_image(image), path, container.line, "image")
     probes, spots = probe_settings(container, path)
     extra = {key: setting for key, setting in {**extra, **probes}.items() if setting.value is not None}
     found = [command for command in container_commands(container, text, env) if command.words]
@@ -145,7 +146,14 @@ def _insertion(container: Node, insertion: Insertion | None) -> Insertion | None
 def version_of_image(image: str) -> str | None:
     """An engine's version from the tag of its own image; other images' tags say nothing of the engine."""
     found = _VERSION_TAG.search(image)
-    return found.group(1) if found and re.search(r"vllm-openai|lmsysorg/sglang|vllm/vllm", image) else None
+    own = r"vllm-openai|lmsysorg/sglang|vllm/vllm|tensorrt-llm/release"
+    return found.group(1) if found and re.search(own, image) else None
+
+
+def release_of_image(image: str) -> str | None:
+    """Dynamo's release from the tag of one of its own images."""
+    found = _VERSION_TAG.search(image)
+    return found.group(1) if found and re.search(r"ai-dynamo/|dynamo[\w-]*-runtime", image) else None
 
 
 def _env(container: Node) -> dict[str, Word]:

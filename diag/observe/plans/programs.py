@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from diag.observe.plans.shell_words import Word
+from diag.observe.plans.trtllm_keys import choices as choices_of_trtllm
 from diag.observe.plans.values import CANONICAL
 
 
@@ -59,6 +60,7 @@ _COMMANDS: dict[tuple[str, ...], Program] = {
     ("trtllm-serve", "disaggregated_mpi_worker"): Program("trtllm-serve worker", "trtllm"),
     ("trtllm-serve",): Program("trtllm-serve", "trtllm", ("trtllm-serve",), positional_model=True),
     ("trtllm-llmapi-launch",): Program("trtllm-serve", "trtllm", ("trtllm-serve",), positional_model=True),
+    ("trtllm-bench",): Program("trtllm-bench", "trtllm", ("trtllm-bench",)),
     ("torchrun",): Program("torchrun", "torchrun", role="trainer"),
     ("accelerate", "launch"): Program("accelerate", "accelerate", role="trainer"),
     ("deepspeed",): Program("deepspeed", "deepspeed", role="trainer"),
@@ -69,7 +71,7 @@ _SERVING_SCRIPTS = {
     "api_server.py": "vllm.entrypoints.openai.api_server",
 }
 HINT = re.compile(
-    r"vllm[\s\"',\]-]+serve|vllm\.entrypoints|sglang\.launch_server|sglang[\s\"',]+serve|sglang_router|dynamo\.(?:vllm|sglang|trtllm|frontend)|trtllm-serve|torchrun|torch\.distributed\.(?:run|launch)|accelerate[\s\"',]+launch|\bdeepspeed\s+-|ray\s+start|vllm/vllm-openai"
+    r"vllm[\s\"',\]-]+serve|vllm\.entrypoints|sglang\.launch_server|sglang[\s\"',]+serve|sglang_router|dynamo\.(?:vllm|sglang|trtllm|frontend)|trtllm-(?:serve|bench)|torchrun|torch\.distributed\.(?:run|launch)|accelerate[\s\"',]+launch|\bdeepspeed\s+-|ray\s+start|vllm/vllm-openai"
 )
 """Cheap test whether a text may start any of them."""
 
@@ -131,8 +133,8 @@ def find_program(words: Sequence[Word]) -> tuple[Program, int] | None:
         for key in ((base, following), (base,)):
             if (
                 key in _COMMANDS
-                and not (base == "trtllm-llmapi-launch" and following == "trtllm-serve")
-                and (len(key) > 1 or base in ("torchrun", "deepspeed", "trtllm-serve"))
+                and not (base == "trtllm-llmapi-launch" and following.startswith("trtllm-"))
+                and (len(key) > 1 or base in ("torchrun", "deepspeed", "trtllm-serve", "trtllm-bench"))
             ):
                 if base == "deepspeed" and ((index and "pip" in words[index - 1].text) or not following):
                     continue
@@ -202,6 +204,8 @@ def is_known(package: str, version: str) -> bool:
 def choices_of(tables: tuple[str, ...], option: str) -> tuple[tuple[str, ...], bool]:
     """(the values that an option accepts in any known version, whether other texts are taken too); no values: not known."""
     for table in reversed(tables):  # a wrapper's own option stands above the engine's
+        if table.startswith("trtllm"):
+            return choices_of_trtllm(table, option), True
         entry = _choices()["programs"].get(table, {}).get(option)
         if entry is not None:
             return tuple(entry["values"]), bool(entry["open"])
@@ -212,14 +216,6 @@ def choices_of(tables: tuple[str, ...], option: str) -> tuple[tuple[str, ...], b
 def connectors() -> frozenset[str]:
     """The KV connectors that vLLM registers, in any of the versions."""
     return frozenset(_choices()["kv_connectors"])
-
-
-@cache
-def blocks_of_trtllm() -> dict[str, Any]:
-    """Block of TensorRT-LLM's file -> its `keys` and the `values` of those with a closed set."""
-    text = files("diag.observe.plans").joinpath("data/trtllm_blocks.json").read_text("utf-8")
-    found: dict[str, Any] = json.loads(text)["blocks"]
-    return found
 
 
 @cache

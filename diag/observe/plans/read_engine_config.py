@@ -8,8 +8,9 @@ from dataclasses import replace
 from diag.model.launch import LaunchPlan
 from diag.observe.plans.build import build_service
 from diag.observe.plans.engine_files import settings_of_tree, unknown_keys_of
-from diag.observe.plans.interface import Insertion, PlacedSetting, Reader
+from diag.observe.plans.interface import Insertion, PlacedService, PlacedSetting, Reader
 from diag.observe.plans.programs import kind_of
+from diag.observe.plans.trtllm_keys import SIDES, unknown_keys
 from diag.observe.plans.values import as_int
 from diag.observe.plans.yaml_tree import Node, parse_documents
 
@@ -97,8 +98,9 @@ def _framework(root: Node) -> str:
 
 
 def _disaggregated(root: Node, path: str) -> LaunchPlan:
-    services = []
-    for key, role in (("context_servers", "prefill"), ("generation_servers", "decode")):
+    services: list[PlacedService] = []
+    wrong = unknown_keys(root, disaggregated=True)
+    for key, role in zip(SIDES, ("prefill", "decode"), strict=True):
         node = root.get(key)
         if node is None or not node.is_map:
             continue
@@ -108,18 +110,21 @@ def _disaggregated(root: Node, path: str) -> LaunchPlan:
             options.setdefault(
                 "model", PlacedSetting(model.value, path, model.line, "model", model.start, model.end)
             )
-        services.append(
-            build_service(
-                key,
-                options,
-                role=role,
-                framework="trtllm",
-                replicas=as_int(node.plain("num_instances")),
-                path=path,
-                line=node.line,
-                program="trtllm-serve disaggregated",
-            )
+        own = {name.removeprefix(f"{key}."): at for name, at in wrong.items() if name.startswith(f"{key}.")}
+        if not services:  # keys of the file itself are said once
+            own |= {name: at for name, at in wrong.items() if not name.startswith(SIDES)}
+        service = build_service(
+            key,
+            options,
+            role=role,
+            framework="trtllm",
+            replicas=as_int(node.plain("num_instances")),
+            path=path,
+            line=node.line,
+            program="trtllm-serve disaggregated",
+            flags={name: (at.start, at.end) for name, at in own.items()},
         )
+        services.append(replace(service, unknown_keys=tuple(own)))
     return LaunchPlan("trtllm-disaggregated", path, tuple(services))
 
 

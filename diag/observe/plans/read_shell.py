@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from diag.model.launch import LaunchPlan, Setting
@@ -11,7 +11,13 @@ from diag.observe.plans.arguments import service_of_command
 from diag.observe.plans.config_maps import files_of_script, with_files
 from diag.observe.plans.docker import container_of
 from diag.observe.plans.interface import PlacedService, PlacedSetting, Reader
-from diag.observe.plans.manifests import open_shells, place_command, replace_line, version_of_image
+from diag.observe.plans.manifests import (
+    open_shells,
+    place_command,
+    release_of_image,
+    replace_line,
+    version_of_image,
+)
 from diag.observe.plans.programs import HINT
 from diag.observe.plans.read_kubernetes import unique_names
 from diag.observe.plans.shell_words import Command, commands
@@ -47,11 +53,38 @@ def sniff(text: str, path: str) -> bool:
 def read(text: str, path: str) -> LaunchPlan:
     """Every command that starts something we know, in order."""
     batch = dict(_directives(text, path))
-    services = list(
-        unique_names(with_files(list(_in_turn(text, path, batch)), files_of_script(text), text, path))
+    services = _with_versions(
+        unique_names(with_files(list(_in_turn(text, path, batch)), files_of_script(text), text, path)),
+        text,
+        path,
     )
     nodes = as_int(batch["slurm.nodes"].value) if "slurm.nodes" in batch else None
     return LaunchPlan("slurm" if batch else "shell", path, tuple(services), nodes)
+
+
+_PINNED = re.compile(
+    r"\b(?P<package>vllm|sglang|ai-dynamo)(?:\[[\w,-]+\])?==v?(?P<pinned>\d+\.\d+[\w.]*)"
+    r"|^[ \t]*#.{0,80}?\b(?P<program>vllm|sglang|dynamo)[ /-]v?(?P<noted>\d+\.\d+\.\d+[\w.]*)",
+    re.MULTILINE | re.IGNORECASE,
+)
+
+
+def _with_versions(services: Iterable[PlacedService], text: str, path: str) -> Iterator[PlacedService]:
+    """Versions that a script pins (`pip install vllm==0.8.5`) or notes in a comment, where it tells one of each."""
+    told: dict[str, set[tuple[str, int]]] = {}
+    for found in _PINNED.finditer(text):
+        name = (found["package"] or found["program"]).lower().replace("ai-dynamo", "dynamo")
+        told.setdefault(name, set()).add(
+            (found["pinned"] or found["noted"], text.count("\n", 0, found.start()) + 1)
+        )
+    for service in services:
+        options = dict(service.options)
+        for option, name in (("engine.version", service.framework), ("dynamo.version", "dynamo")):
+            versions = {version for version, _ in told.get(name or "", ())}
+            if len(versions) == 1 and option not in options:
+                version, line = min(told[name or ""], key=lambda each: each[1])
+                options[option] = Setting(version, path, line, "version")
+        yield replace(service, options=options)
 
 
 def _in_turn(text: str, path: str, batch: dict[str, Setting]) -> Iterator[PlacedService]:
@@ -114,6 +147,9 @@ def services_of_shell_command(
             **batch,
             **({"engine.version": Setting(version, path, command.line, "image")} if version else {}),
         }
+        release = release_of_image(container.image)
+        if release:
+            extra["dynamo.version"] = Setting(release, path, command.line, "image")
         for inner in (
             open_shells(container.inner, "", {**command.env, **container.env}) if container.inner else []
         ):

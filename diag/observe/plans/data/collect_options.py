@@ -1,7 +1,7 @@
 """Collects the options of engines from the Python sources inside their wheels, and writes `options.json`.
 
 Usage: python collect_options.py FOLDER_OF_WHEELS
-       python collect_options.py --trtllm FOLDER   (checkouts named TensorRT-LLM-VERSION; writes options_trtllm.json)
+       (collect_trtllm.py does the same for TensorRT-LLM.)
 Needs wheels of vllm, sglang and ai-dynamo (`pip download --no-deps vllm==0.19.0`); nothing in them is imported or
 run, their sources are parsed. Every option carries its kind and the first and last of the versions that have it.
 """
@@ -27,11 +27,6 @@ FILES = {
     "dynamo.router": r"dynamo/(router/(args|__main__)|common/configuration/groups/\w+)\.py$",
     "dynamo.mocker": r"dynamo/(mocker/(args|main)|common/configuration/groups/\w+)\.py$",
 }
-TRTLLM_FILES = {
-    "trtllm-serve": r".*tensorrt_llm/commands/serve\.py$",
-    "trtllm": r".*tensorrt_llm/llmapi/(llm_args|disagg_utils)\.py$",
-}
-TRTLLM_CLASSES = ("BaseLlmArgs", "TorchLlmArgs", "TrtLlmArgs", "DisaggServerConfig", "CtxGenServerConfig")
 ENV_FILES = {"vllm": r"vllm/envs\.py$", "sglang": r"sglang/srt/environ\.py$"}
 FLAGS = ("store_true", "store_false", "store_const", "help", "version", "count")
 
@@ -42,20 +37,11 @@ def version_key(version: str) -> tuple[int, ...]:
 
 
 def _version(wheel: Path) -> str:
-    return (
-        wheel.name.removeprefix("TensorRT-LLM-").removeprefix("v")
-        if wheel.is_dir()
-        else wheel.name.split("-")[1]
-    )
+    return wheel.name.split("-")[1]
 
 
 def sources(wheel: Path, pattern: str) -> Iterator[ast.Module]:
-    """The parsed files of a wheel, or of a folder, whose names match."""
-    if wheel.is_dir():
-        for path in sorted(wheel.rglob("*.py")):
-            if re.match(pattern, str(path)):
-                yield ast.parse(path.read_text("utf-8", "replace"))
-        return
+    """The parsed files of a wheel whose names match."""
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
             if re.match(pattern, name) and "/tests/" not in name:
@@ -78,14 +64,9 @@ def options_of(wheel: Path, pattern: str) -> dict[str, tuple[str, list[str]]]:
                             kind,
                             [each.lstrip("-") for each in names if not each.startswith("--")],
                         )
-            elif isinstance(node, ast.ClassDef) and node.name in (
-                "FrontendArgs",
-                "BaseFrontendArgs",
-                *TRTLLM_CLASSES,
-            ):
+            elif isinstance(node, ast.ClassDef) and node.name in ("FrontendArgs", "BaseFrontendArgs"):
                 for name, kind in _annotated(node):
-                    own = name if node.name in TRTLLM_CLASSES else name.replace("_", "-")
-                    found.setdefault(own, (kind, []))
+                    found.setdefault(name.replace("_", "-"), (kind, []))
     return found
 
 
@@ -168,12 +149,11 @@ def variables_of(wheel: Path, pattern: str) -> set[str]:
 
 
 def collect(folder: Path, files: dict[str, str]) -> dict[str, dict[str, object]]:
-    """Everything, over all wheels (or checkouts) in the folder."""
+    """Everything, over all wheels in the folder."""
     programs: dict[str, dict[str, object]] = {}
     for program, pattern in files.items():
         package = "ai_dynamo" if program.startswith("dynamo") else program
-        names = "TensorRT-LLM-*" if program.startswith("trtllm") else f"{package}-*.whl"
-        wheels = sorted(folder.glob(names), key=lambda wheel: version_key(_version(wheel)))
+        wheels = sorted(folder.glob(f"{package}-*.whl"), key=lambda wheel: version_key(_version(wheel)))
         merged: dict[str, list[object]] = {}
         variables: dict[str, list[str]] = {}
         for wheel in wheels:
@@ -191,13 +171,13 @@ def collect(folder: Path, files: dict[str, str]) -> dict[str, dict[str, object]]
     return programs
 
 
-def main(folder: str, files: dict[str, str], name: str) -> None:
+def main(folder: str) -> None:
     """Write the file beside this script, one option a line."""
-    target = Path(__file__).with_name(name)
+    target = Path(__file__).with_name("options.json")
     text = json.dumps(
         {
             "about": "name: [kind, short names, first version, last version]; made by collect_options.py from the wheels",
-            "programs": collect(Path(folder), files),
+            "programs": collect(Path(folder), FILES),
         },
         indent=1,
     )
@@ -214,9 +194,4 @@ def main(folder: str, files: dict[str, str], name: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3 and sys.argv[1] == "--trtllm":
-        main(sys.argv[2], TRTLLM_FILES, "options_trtllm.json")
-    elif len(sys.argv) == 2:
-        main(sys.argv[1], FILES, "options.json")
-    else:
-        sys.exit("usage: python collect_options.py [--trtllm] FOLDER")
+    main(sys.argv[1]) if len(sys.argv) == 2 else sys.exit("usage: python collect_options.py FOLDER")
