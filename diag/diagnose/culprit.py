@@ -26,7 +26,7 @@ from diag.diagnose.differing import (
 )
 from diag.diagnose.evidence import Evidence
 from diag.diagnose.matching import ClauseMatch
-from diag.diagnose.testimony import serves_store, told_places
+from diag.diagnose.testimony import refusing, serves_store, told_places
 from diag.diagnose.whois import distinct
 from diag.model import Culprit, Finding, Observation
 
@@ -34,6 +34,10 @@ NODE_LAYERS = ("driver", "hardware")
 """Layers whose causes lie in the machine, not in the pod or container that met them."""
 LOCAL_LAYERS = (*NODE_LAYERS, "environment", "memory", "network", "plan")
 """Layers whose causes can be those of one node."""
+
+
+REACHING_LAYERS = ("network", "scheduler", "transfer")
+"""Layers whose causes show where one machine does not reach another."""
 
 
 def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], evidence: Evidence) -> Culprit:
@@ -47,6 +51,8 @@ def find_culprit(matches: Sequence[ClauseMatch], findings: Sequence[Finding], ev
     rank, host = _whose(playbook.culprit, matches, lines, evidence)
     rank = telling_rank(rank, playbook, lines, evidence)
     host = telling_host(host, playbook, lines, evidence)
+    if rank is None and host is None and playbook.layer in REACHING_LAYERS:
+        host = refusing(lines, evidence)
     if rank is None:  # whom somebody saw standing
         standing = _of_findings([one for one in findings if one.data.get("culprit")])
         rank, host = standing.rank, host if standing.rank is None else standing.host or host

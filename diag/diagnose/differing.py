@@ -50,7 +50,7 @@ def repeated(lines: Sequence[Observation], evidence: Evidence) -> bool:
     raised = Counter(one.text for item in evidence.files for one in item.exceptions if one.text in wanted)
     told = evidence.facts.get("launch.nproc_per_node", ("",))[-1]
     size = evidence.who.world or (int(told) if told.isdigit() else 2)
-    return max(raised.values(), default=0) >= max(size, 2)
+    return max(raised.values(), default=0) >= max(size, 2) and not _others_lived(evidence)
 
 
 def telling_rank(
@@ -106,6 +106,11 @@ def _several_processes(evidence: Evidence) -> bool:
     told = [*evidence.facts.get("launch.world_size", ()), *evidence.facts.get("launch.nproc_per_node", ())]
     if any(one.isdigit() and int(one) > 1 for one in told):
         return True
+    return _others_lived(evidence)
+
+
+def _others_lived(evidence: Evidence) -> bool:
+    """True if torchrun had to stop processes that had not failed."""
     return any("closing signal" in one.text for item in evidence.files for one in item.observations)
 
 
@@ -117,7 +122,9 @@ def telling_host(
         return None
     if any(str(line.fields.get(name, "")) == host for line in lines for name in NAMED):
         return host
-    if playbook.layer in MACHINE_LAYERS or playbook.culprit == "ended":
+    if playbook.layer in MACHINE_LAYERS or playbook.culprit == "ended" or host in evidence.who.unready:
+        return host
+    if playbook.layer == "plan" and playbook.culprit != SHARED:  # it is about the GPUs of that machine
         return host
     others = [one for one in evidence.all_hosts if not evidence.who.same(one, host) and one not in NOBODY]
     return host if others or _several_machines(evidence) else None

@@ -151,13 +151,6 @@ class Whois:
         above = [host for line, host in self._tasks.get(one.origin.source, ()) if first <= line <= one.order]
         return above[-1] if above else None
 
-    def rank_of_host(self, host: str) -> int | None:
-        """The only rank that runs on a machine, where every machine has one."""
-        told = {rank: next(iter(places)) for rank, places in self._places.items() if len(places) == 1}
-        mine = [rank for rank, place in told.items() if self.same(place, host)]
-        single = len(told) > 1 and len(distinct(told.values(), self)) == len(told)
-        return mine[0] if single and len(mine) == 1 and len(told) == (self.world or len(told)) else None
-
     def rank_of_gpu(self, host: str | None, gpu: int) -> int | None:
         """The global rank of a machine's GPU, where a table says how many ranks each machine has."""
         for table in self._tables:

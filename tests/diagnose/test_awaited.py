@@ -96,3 +96,34 @@ def test_the_only_node_that_somebody_looks_at_is_where_the_driver_fails(
     )
 
     assert culprit_of(tmp_path, "driver-library-mismatch", text).host == host
+
+
+def test_the_task_that_the_jax_barrier_misses_is_named(tmp_path: Path) -> None:
+    text = (
+        "E0504 17:25:34.118005 1 coordination_service.cc:1290] Stopping coordination service as cluster registration failed.\n"
+        "Original error: DEADLINE_EXCEEDED: Barrier timed out. Id: [Init]Wait_for_all_tasks_to_register::0.\n"
+        "# of tasks that reached the barrier: {}/4.\n"
+        "The first task at the barrier: /job:jax_worker/replica:0/task:0. Some timed out task names:\n"
+    )
+    tasks = [f"/job:jax_worker/replica:0/task:{task}\n" for task in (2, 3)]
+
+    assert culprit_of(tmp_path, "rendezvous-timeout", text.format(3) + tasks[0]).rank == 2
+    assert culprit_of(tmp_path, "rendezvous-timeout", text.format(2) + "".join(tasks)).rank is None
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "HTTPConnectionPool(host='10.5.6.2', port=35117): Max retries exceeded with url: /route (Caused by NewConnectionError"
+        "('[Errno 111] Connection refused'))",
+        "GCS service channel UNAVAILABLE: ipv4:10.5.6.2:6379: Failed to connect to remote host: Connection refused",
+    ],
+)
+def test_the_machine_that_refuses_is_named(tmp_path: Path, refusal: str) -> None:
+    text = f"2026-01-08 21:44:02 ERROR Failed to connect to GCS at address 10.5.6.2:6379 within 5 seconds. {refusal}\n"
+    text += (
+        'Traceback (most recent call last):\n  File "a.py", line 1, in <module>\n    run()\n'
+        "ConnectionError: Could not find any running Ray instance.\n"
+    )
+
+    assert culprit_of(tmp_path, "control-plane-unreachable", text).host == "10.5.6.2"

@@ -75,6 +75,17 @@ def test_the_same_exception_from_every_process_has_no_culprit_rank(tmp_path: Pat
     assert culprit_of(tmp_path, "application-error", start + raised + table(1, "gpu-a01")).rank == 1
 
 
+def test_who_fails_while_torchrun_has_to_stop_others_is_named(tmp_path: Path) -> None:
+    raised = (
+        f'Traceback (most recent call last):\n  File "train.py", line 9, in <module>\n    main()\n{KEY}\n'
+    )
+    stopped = (
+        "WARNING:torch.distributed.elastic.multiprocessing.api:Sending process 20881 closing signal SIGTERM\n"
+    )
+
+    assert culprit_of(tmp_path, "application-error", raised * 2 + stopped + table(2, "gpu-a01")).rank == 2
+
+
 def test_who_first_stumbles_over_shared_weights_is_no_culprit(tmp_path: Path) -> None:
     raised = (
         f'Traceback (most recent call last):\n  File "train.py", line 9, in <module>\n    main()\n{SHARD}\n'
@@ -160,3 +171,23 @@ def test_the_node_that_reports_a_preemption_is_not_its_culprit(tmp_path: Path) -
     text = "[rank0]: step 9 loss 2.0\nslurmstepd: error: *** JOB 77 ON gn14 CANCELLED AT 2026-11-21T10:00:01 DUE TO PREEMPTION ***\n"
 
     assert culprit_of(tmp_path, "preempted", text).host is None
+
+
+def test_the_machine_whose_gpus_do_not_suffice_is_named(tmp_path: Path) -> None:
+    text = (
+        "[rank0]: step 1 loss 2.0\n"
+        + failure(3, "RuntimeError: CUDA error: invalid device ordinal")
+        + table(3, "gpu-a01")
+    )
+
+    assert culprit_of(tmp_path, "gpu-count-exceeded", text).host == "gpu-a01"
+
+
+def test_the_pod_that_somebody_looks_at_is_named_where_several_do_not_come_up(tmp_path: Path) -> None:
+    listing = "NAME        READY   STATUS    RESTARTS   AGE\ntrainer-0   0/1     Pending   0          4m\ntrainer-1   0/1     Pending   0          4m\n"
+    event = (
+        "$ kubectl describe pod trainer-1\nName:             trainer-1\n"
+        "  Warning  FailedScheduling  4m  default-scheduler  0/36 nodes are available: 36 Insufficient nvidia.com/gpu.\n"
+    )
+
+    assert culprit_of(tmp_path, "pod-unschedulable", listing + event).host == "trainer-1"

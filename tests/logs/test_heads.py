@@ -39,6 +39,7 @@ CASES = [
     ),
     ("[ 1234.567890] NVRM: Xid (PCI:0000:3b:00): 79", {"text": "NVRM: Xid (PCI:0000:3b:00): 79"}),
     ("Nov 21 10:00:00 node7 kernel: [123.456] NVRM: Xid", {"host": "node7", "text": "NVRM: Xid"}),
+    ("Dec 01 00:39:37 2026-12-01 00:39:37,119 | INFO | up", {"host": None}),
     ("2025-04-18T14:35:22.411037Z ERROR dynamo_run: boo", {"level": "ERROR", "text": "dynamo_run: boo"}),
     ("[10/25/2025-11:22:33] [TRT-LLM] [E] Failed", {"level": "E", "text": "Failed"}),
     ("[VllmWorker:1] 2025-04-01 10:00:00 hello", {"process": "VllmWorker:1", "rank": None}),

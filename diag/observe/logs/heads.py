@@ -93,7 +93,7 @@ ROWS = (
     # syslog and journald
     (
         _UPPER,
-        rf"(?P<mon>[A-Z][a-z]{{2}}) +(?P<d>\d{{1,2}}) {_TIME} (?P<host>[\w.-]+) (?P<process>[\w./-]+?)(?:\[(?P<pid>\d+)\])?: ?",
+        rf"(?P<mon>[A-Z][a-z]{{2}}) +(?P<d>\d{{1,2}}) {_TIME} (?P<host>\d*[A-Za-z.][\w.-]*) (?P<process>[\w./-]+?)(?:\[(?P<pid>\d+)\])?: ?",
     ),
     # UCX: [1744970122.411037] [host:pid:0] file.c:1 UCX ERROR
     ("[", r"\[(?P<epoch>\d{10}\.\d+)\] \[(?P<host>[\w.-]+):(?P<pid>\d+):\d+\] +"),

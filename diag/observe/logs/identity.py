@@ -26,8 +26,9 @@ ROWS: tuple[tuple[str, str], ...] = (
     ("self", r"Rank (?P<rank>\d+): Completed store-based barrier"),
     ("self", r"\bWORLD_SIZE=(?P<world>\d+)\b.{0,80} RANK=(?P<rank>\d+)\b"),
     ("speech", r"DeadLock detected from rank: (?P<rank>\d+)"),
-    # Horovod's list of ranks that have not come, and what they are awaited for
+    # lists of ranks that have not come: Horovod's, with what they are awaited for, and JAX's
     ("absent", r"^\[(?:allreduce|allgather|broadcast|alltoall|reducescatter)\."),
+    ("absent", r"^/job:\w+/replica:\d+/task:(?P<rank>\d+)$"),
     ("world", r"GLOBAL_RANK: (?P<rank>\d+), MEMBER: \d+/(?P<world>\d+)"),
     ("world", r"distributed processes registered\. Starting with (?P<world>\d+) processes"),
     ("world", r"\bdist_world_size=(?P<world>\d+)"),
@@ -121,7 +122,7 @@ def introduction(kind: str, captures: Mapping[str, str | None], head: Head, line
         kind,
         host=captures.get("host") or head.host,
         pid=number("pid") or head.pid,
-        rank=number("rank") if kind != "absent" else head.rank,
+        rank=head.rank if kind == "absent" and "rank" not in captures else number("rank"),
         world=number("world") if "peers" not in captures else (number("peers") or 0) + 1,
         address=captures.get("address"),
         pod=captures.get("pod"),
