@@ -335,7 +335,9 @@ def _run_bounds(reading: FileReading) -> list[tuple[int, int]]:
         at = bisect.bisect_left(ends, starts[-1])
         if at < len(ends) and ends[at] < line:
             starts.append(line)
-    starts = sorted({*starts, *silent_starts(reading.observations, reading.lines)})
+    starts = sorted(
+        {*starts, *silent_starts(reading.observations, reading.lines, quiet=reading.ends_in_warnings)}
+    )
     return list(zip(starts, [*(start - 1 for start in starts[1:]), 1 << 60], strict=True))
 
 

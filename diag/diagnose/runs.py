@@ -14,10 +14,11 @@ VOLUME = 100
 """Lines without a failure at a file's end that are another run, whatever they say."""
 
 
-def silent_starts(observations: Sequence[Observation], lines: int) -> list[int]:
+def silent_starts(observations: Sequence[Observation], lines: int, *, quiet: bool = False) -> list[int]:
     """Lines where another run begins because one process failed and then steps were taken again, or much was printed.
 
-    Only in files of one writer: among several ranks the others go on for a while.
+    Only in files of one writer: among several ranks the others go on for a while. `quiet`: what stands at the end is
+    warnings, which a process also prints while it is torn down.
     """
     if not _one_writer(observations):
         return []
@@ -28,7 +29,7 @@ def silent_starts(observations: Sequence[Observation], lines: int) -> list[int]:
         if sum(end < order < following for order in alive) >= STEPS:
             starts.append(end + 1)
     failures = [one.order for one in observations if one.kind in ("dead", "exception", "failure", "exit")]
-    if failures and lines - max(failures) >= VOLUME and max(failures) + 1 not in starts:
+    if failures and not quiet and lines - max(failures) >= VOLUME and max(failures) + 1 not in starts:
         starts.append(max(failures) + 1)
     return starts
 

@@ -46,6 +46,7 @@ MAX_INTRODUCTIONS = 20_000
 MAX_TRACEBACKS = 300
 NOTES = ("W", "I", "D")
 """First letters of the levels below an error."""
+_WARNS = lazily(rb"\bWARN(?:ING)?\b|Warning: |^W\d{4} |\[W\d* ")
 _PYTHON_WARNS = lazily(r"\.py:\d+: [A-Z]\w*Warning: ")
 INTERNAL = "@"
 """Owner prefix of the log reader's own patterns."""
@@ -94,6 +95,8 @@ class FileReading:
     gpus: list[GpuTable] = field(default_factory=list)
     tail: list[tuple[int, str]] = field(default_factory=list)
     """(line, text) of the last lines, where they speak of waiting."""
+    ends_in_warnings: bool = False
+    """Most of the last lines are warnings, as libraries print them when a process is torn down."""
     framework: str | None = None
     printed: list[PrintedArguments] = field(default_factory=list)
     problem: str = ""
@@ -373,6 +376,8 @@ class FileState:
             ending = self.end.decode("utf-8", "replace").split("\n")[1:]
             begin = reading.lines - len(ending) + (2 if self.ends_with_newline else 1)
             reading.tail = [(begin + number, text[:1000]) for number, text in enumerate(ending)]
+        last_lines = self.end.splitlines()[-40:]
+        reading.ends_in_warnings = 2 * sum(map(bool, map(_WARNS.search, last_lines))) > len(last_lines)
         for name, _ in fact_table.FRAMEWORKS:
             if name in self.frameworks:
                 reading.framework = name

@@ -122,6 +122,7 @@ PHASES: tuple[tuple[Phase, str, str], ...] = (
         "begin",
         r"building (?:GPT|T5|BERT|Mamba) model|loading (?:release |distributed )?checkpoint from|number of parameters on \(tensor",
     ),
+    (_P.SERVING, "begin", r"^Device set to use (?:cuda|cpu|mps|xpu|npu)"),
     (
         _P.SERVING,
         "begin",
@@ -146,6 +147,7 @@ ALIVE: tuple[str, ...] = (
     r"ll ranks finished|ob completed successfully|[Ff]inished successfully|succeeded in \d|completed successfully",
     r"Successfully (?:joined|connected|started|preempted|saved)|Saved checkpoint|saving checkpoint at iteration|checkpoint saved",
     r"iteration +\d+/ *\d+ \||(?:images|samples|examples)/s(?:ec)?\b\W{1,3}[1-9]|[1-9][\d.]* ?(?:images|samples|examples)/s(?:ec)?\b",
+    r"\bTrain Epoch: \d+ \[|\bEpoch:? ?\[\d+\] ?\[ *\d+/ *\d+\]|\b(?:Test|Evaluation|Epoch: \[\d+\]) +\[ *\d+/ *\d+\] +eta: ",
     r"router/src/server\.rs:\d+: Connected$|exited cleanly|\bexited with 0\b|\(rc=0\)",
     r"exits successfully|exited with code 0|exit code 0\b|\bexit status:? 0\b|state COMPLETED|COMPLETED \(exit code 0\)",
 )
@@ -156,7 +158,7 @@ DEAD: tuple[str, ...] = (
     r"ngine core initialization failed|EngineCore failed to start|EngineDeadError|EngineCore encountered a fatal error",
     r"WorkerProc initialization failed|Worker proc \S+ died|died with exit code|died unexpectedly|exited unexpectedly|WorkerProc hit an exception",
     r"exit(?:ed)? (?:with )?(?:code|status)[: =]*-?[1-9]|exit_code=[1-9]|Exit code: [1-9]|returned non-zero exit status|exits with return code = -?[1-9]",
-    r"srun: error: |slurmstepd: error|CANCELLED AT|mpirun noticed that|MPI_ABORT was invoked|Primary job  terminated normally, but",
+    r"srun: error: |slurmstepd: error: +(?:\*\*\*|[A-Z]|execve|mpi/|task|pmi|exec)|CANCELLED AT|mpirun noticed that|MPI_ABORT was invoked|Primary job  terminated normally, but",
     r"terminate called|\(core dumped\)|Segmentation fault|[Ff]atal Python error|Aborted\b.{0,12}$|panicked at",
     r"oom-kill|Killed process \d+|OOMKilled|\bKilled\b|Received sigquit from a child process",
     r"ActorDiedError|RayActorError|The actor died|RaySystemError|WorkerCrashedError|actor is dead",
@@ -164,7 +166,7 @@ DEAD: tuple[str, ...] = (
     r"Watchdog caught collective operation timeout|To avoid data inconsistency, we are taking the entire process down",
     r"torch\.distributed\.DistBackendError|DistStoreError|DistNetworkError",
     r": error: (?:unrecognized arguments|the following arguments are required|ambiguous option|argument \S{1,60}: )",
-    r"MPI_ERRORS_ARE_FATAL|died from signal \d+|: line \d+: +\d+ (?:Hangup|Terminated|Aborted|Bus error)\b|Out of bounds values : [1-9]\d* FAILED",
+    r"MPI_ERRORS_ARE_FATAL|Cannot find primary config|execvp error on file|died from signal \d+|: line \d+: +\d+ (?:Hangup|Terminated|Aborted|Bus error)\b|Out of bounds values : [1-9]\d* FAILED",
 )
 """Signs that a process of the launch ended badly."""
 
