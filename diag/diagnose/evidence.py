@@ -93,15 +93,17 @@ class FileEvidence:
         mine = stream_of(one)
         own: Phase | None = None
         any_writer: Phase | None = None
+        over = False  # its own last phase has ended, so that a later one may have begun with another writer's word
         for marker in self.phases:
             if marker.order > one.order:
                 break
             if marker.phase in (Phase.SHUTDOWN, None):
                 continue
             any_writer = marker.phase
+            over = over and stream_of(marker) != mine
             if stream_of(marker) == mine:
-                own = marker.phase
-        return own or any_writer
+                own, over = marker.phase, marker.name.endswith("/end")
+        return any_writer if over or own is None else own
 
     @property
     def orderly_end(self) -> int | None:
@@ -157,7 +159,8 @@ class FileEvidence:
         last = max((mark.order for mark in self.dead), default=0)
         after = [mark for mark in self.alive if mark.order > max(last, one.order)]
         steps = [mark for mark in after if "exit status" not in mark.text]
-        return any(map(is_end, after)) or (len(after) > len(steps) >= SOME)
+        again = any("restart_count=" in mark.text and mark.order > one.order for mark in self.phases)
+        return any(map(is_end, after)) or (len(after) > len(steps) >= SOME) or (again and len(steps) >= FEW)
 
     def _advances(self, one: Observation, least: int, death: int | None) -> bool:
         """True if the launch reached a phase at least `least` beyond all that it had reached at `one`."""

@@ -34,7 +34,7 @@ PHASES: tuple[tuple[Phase, str, str], ...] = (
     (
         _P.RENDEZVOUS,
         "end",
-        r"Init torch distributed ends|Rendezvous complete|initialize_model_parallel|distributed_backend=nccl",
+        r"Init torch distributed ends|Rendezvous complete|\brestart_count=[1-9]|initialize_model_parallel|distributed_backend=nccl",
     ),
     (
         _P.COMMUNICATOR,
