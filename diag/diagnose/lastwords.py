@@ -45,10 +45,25 @@ def last_words(files: Sequence[FileEvidence]) -> list[Observation]:
             one for one in item.observations if one.kind == "failure" and _own(one) and _ends(item, one)
         ]
     unique = {
-        (one.origin.source, one.order): replace(one, fields={**one.fields, "words": one.text[:400]})
+        (one.origin.source, one.order): replace(
+            one,
+            origin=replace(one.origin, rank=_rank(one)),
+            fields={**one.fields, "words": one.text[:400]},
+        )
         for one in found
     }
     return sorted(unique.values(), key=lambda one: (one.origin.time_s or float("inf"), one.order))
+
+
+_TELLS_RANK = lazily(r"[\"']?\brank[\"']?\s*[:= ]\s*(\d{1,5})\b")
+"""A rank that a program's own form of a line tells."""
+
+
+def _rank(one: Observation) -> int | None:
+    if one.origin.rank is not None:
+        return one.origin.rank
+    found = _TELLS_RANK.search(one.text)
+    return int(found[1]) if found else None
 
 
 def _own(one: Observation) -> bool:
@@ -59,9 +74,12 @@ def _own(one: Observation) -> bool:
 
 def _ends(item: FileEvidence, one: Observation) -> bool:
     """True if the writer did nothing more, and nothing but a plain exit followed."""
-    writer = (one.origin.rank, one.origin.process)
+    rank = _rank(one)
     for other in (*item.alive, *item.exceptions, *item.phases):
-        same = writer in ((None, None), (other.origin.rank, other.origin.process))
+        if rank is not None:
+            same = _rank(other) == rank
+        else:
+            same = one.origin.process in (None, other.origin.process)
         if other.order >= one.order and same and "exit" not in other.text:
             return False
     if item.reading.lines - one.order <= AFTERWORDS:
@@ -69,6 +87,5 @@ def _ends(item: FileEvidence, one: Observation) -> bool:
     death = min((mark.order for mark in item.dead if mark.order > one.order), default=None)
     if death is None or death - one.order > NEAR:
         return False
-    rank = one.origin.rank
     exits = [mark for mark in item.observations if mark.kind == "exit" and "rank" in mark.fields]
     return all(str(rank) == str(mark.fields["rank"]) for mark in exits) if rank is not None else True

@@ -34,6 +34,8 @@ from diag.system.lazy import lazily
 
 IGNORED_BEFORE = (b"Exception ignored in", b"Error in atexit", b"Exception ignored on")
 """Python prints these above tracebacks that end nothing."""
+RETRIED = b"retries remaining, so the task will be retried"
+"""Ray prints this above the traceback of a task that it starts again."""
 
 MAX_KEPT = 400
 """Observations kept per pattern and file: the first ones, and the last few for what happened at the end."""
@@ -354,9 +356,10 @@ class FileState:
         found = read_headless(above.decode("utf-8", "replace").splitlines()[-40:], text)
         if found is not None:
             self.tracebacks += 1
-            self.reading.observations.append(
-                exception_of(found, origin, self.line_number, self.processes, self.file_rank)
-            )
+            one = exception_of(found, origin, self.line_number, self.processes, self.file_rank)
+            if RETRIED in above.rpartition(b'  File "')[0][-1200:]:
+                one = replace(one, fields={**one.fields, "ignored": "true"})
+            self.reading.observations.append(one)
 
     def finish(self, source: Source) -> FileReading:
         """Everything the file said, in order."""
