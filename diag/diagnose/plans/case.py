@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -189,6 +189,27 @@ def judged(
 
 Judge = Callable[[Case], Iterable[Finding]]
 """A pure function: it reads the case, and yields what is wrong, what is only worth a note, or nothing."""
+JudgeTogether = Callable[[Sequence[Case]], Iterable[Finding]]
+"""The same over all plans that were given at once."""
+
+
+def notes_of(service: Service) -> dict[str, str]:
+    """What the reader noted of a service's surroundings."""
+    return dict(getattr(service, "notes", {}))
+
+
+def named_file(cases: Sequence[Case], name: str | None, kind: str) -> Service | None:
+    """The one service of the file that another file names: by its own name, as folders differ between machines."""
+    wanted = str(name or "").rsplit("/", 1)[-1]
+    found = [
+        case.plan.services[0]
+        for case in cases
+        if wanted
+        and case.plan.kind == kind
+        and case.plan.services
+        and case.plan.source.rsplit("/", 1)[-1] == wanted
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def where(service: Service, *names: str) -> Setting | None:

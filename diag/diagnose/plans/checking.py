@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 
 import diag.diagnose.plans as package
-from diag.diagnose.plans.case import Case, Judge, judged
+from diag.diagnose.plans.case import Case, Judge, JudgeTogether, judged
 from diag.diagnose.plans.judge_control import judge_control_plane, judge_data_parallel_ranks, judge_ucx
 from diag.diagnose.plans.judge_launcher import judge_node_ranks
 from diag.diagnose.plans.judge_network import OWN_ENV
@@ -39,6 +39,16 @@ def judges() -> tuple[Judge, ...]:
     return tuple(found)
 
 
+@cache
+def judges_together() -> tuple[JudgeTogether, ...]:
+    """Every judge of files that belong to one launch: the attribute `TOGETHER` of the same modules."""
+    found: list[JudgeTogether] = []
+    for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda each: each.name):
+        if module.name.startswith("judge_"):
+            found += getattr(importlib.import_module(f"{package.__name__}.{module.name}"), "TOGETHER", ())
+    return tuple(found)
+
+
 def check_plans(
     plans: Sequence[LaunchPlan], hardware: Hardware | None, model: ModelFacts | None = None
 ) -> list[Finding]:
@@ -46,7 +56,17 @@ def check_plans(
     findings: list[Finding] = []
     for plan in plans:
         findings += check_plan(plan, hardware, model)
-    return findings + _across(plans)
+    return findings + _across(plans) + _together(plans, hardware, model)
+
+
+def _together(
+    plans: Sequence[LaunchPlan], hardware: Hardware | None, model: ModelFacts | None
+) -> list[Finding]:
+    """Files against each other: a launcher's line and the configurations it names, the scripts of several nodes."""
+    if len(plans) < 2:
+        return []
+    cases = [Case(plan, hardware, model) for plan in plans]
+    return _distinct([finding for judge in judges_together() for finding in judge(cases)])
 
 
 def _across(plans: Sequence[LaunchPlan]) -> list[Finding]:

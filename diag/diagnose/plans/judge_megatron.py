@@ -1,4 +1,4 @@
-"""Megatron's own sizes: heads over tensor ranks, layers over stages, samples over replicas."""
+"""Megatron's own sizes: heads over tensor ranks, layers over stages, samples over replicas, positions."""
 
 from __future__ import annotations
 
@@ -47,8 +47,47 @@ def judge_megatron(case: Case) -> Iterator[Finding]:
                     "global-batch-size",
                     f"{whole} samples over {step // micro} replicas of {micro} a micro-batch",
                     max(step, whole // step * step),
-                    "launcher-layout",
+                    "invalid-launch-argument",
                 )
+        yield from _argument_check(service, tp)
+
+
+def _argument_check(service: Service, tp: int) -> Iterator[Finding]:
+    """What Megatron's `validate_args` and its transformer configuration assert."""
+    length, positions = (
+        integer(service, f"script.{name}") for name in ("seq-length", "max-position-embeddings")
+    )
+    if length and positions and length > positions:
+        yield judged(
+            "invalid-launch-argument",
+            service,
+            Status.FAIL,
+            f"{service.name}: --seq-length {length} is above --max-position-embeddings {positions}; Megatron asserts the opposite",
+            setting=where(service, "script.seq-length"),
+            do=f"Set --max-position-embeddings {length}",
+            settings={"script.max-position-embeddings": length},
+        )
+    groups = integer(service, "script.num-query-groups")
+    grouped = "script.group-query-attention" in service.options
+    if grouped and groups and groups % tp and tp % groups:
+        yield judged(
+            "tp-not-divisible",
+            service,
+            Status.FAIL,
+            f"{service.name}: {groups} query groups over {tp} tensor ranks do not come out even; Megatron refuses it",
+            setting=where(service, "script.num-query-groups"),
+            do="Use a tensor-model-parallel-size that divides the query groups",
+        )
+    context = integer(service, "script.context-parallel-size") or 1
+    if length and context > 1 and length % (2 * context):
+        yield judged(
+            "invalid-launch-argument",
+            service,
+            Status.FAIL,
+            f"{service.name}: --seq-length {length} is no multiple of 2 × context-parallel-size {context}; Megatron refuses it",
+            setting=where(service, "script.seq-length"),
+            do=f"Use a multiple of {2 * context}",
+        )
 
 
 def _uneven(service: Service, name: str, what: str, right: int, cause: str) -> Finding:

@@ -295,7 +295,7 @@ def _launcher_options(words: Sequence[Word], program: Program, path: str) -> Ite
         word = words[index]
         if not word.text.startswith("-"):
             yield "script", _place(word, word.text, path, "script")
-            yield from _script_sizes(words[index + 1 :], path)
+            yield from _script_options(words[index + 1 :], path)
             return
         flag, equals, inline = word.text.partition("=")
         key = flag.lstrip("-").replace("_", "-")
@@ -309,17 +309,20 @@ def _launcher_options(words: Sequence[Word], program: Program, path: str) -> Ite
             index += 1
 
 
-def _script_sizes(words: Sequence[Word], path: str) -> Iterator[tuple[str, Setting]]:
-    """Megatron's parallel sizes among the script's options."""
+def _script_options(words: Sequence[Word], path: str) -> Iterator[tuple[str, Setting]]:
+    """The script's own options as `script.NAME`: the first word behind each, or True for a switch."""
     for index, word in enumerate(words):
+        if not re.match(r"--?[A-Za-z]", word.text):
+            continue
         flag, equals, inline = word.text.partition("=")
-        key = flag.lstrip("-").replace("_", "-")
-        if key in MEGATRON_SIZES:
-            value = inline if equals else words[index + 1].text if index + 1 < len(words) else None
-            if value is not None and as_int(value) is not None:
-                yield f"script.{key}", _place(word if equals else words[index + 1], value, path, flag)
-        elif key in MEGATRON_WORDS:
-            yield f"script.{key}", Setting(True, path, word.line, flag)
+        key = f"script.{flag.lstrip('-').replace('_', '-')}"
+        following = words[index + 1] if index + 1 < len(words) else None
+        if equals:
+            yield key, _place(word, inline, path, flag, inline=True)
+        elif following is None or re.match(r"--?[A-Za-z]", following.text):
+            yield key, _place(word, True, path, flag)
+        else:
+            yield key, _place(following, following.text, path, flag)
 
 
 MEGATRON_SIZES = (
