@@ -114,11 +114,15 @@ def services_of_shell_command(
             **batch,
             **({"engine.version": Setting(version, path, command.line, "image")} if version else {}),
         }
-        for inner in (
-            open_shells(container.inner, "", {**command.env, **container.env}) if container.inner else []
-        ):
+        handed = {
+            name: command.env.get(name, word) if word.text == f"${name}" else word
+            for name, word in container.env.items()
+        }
+        opened = open_shells(container.inner, "", {**command.env, **handed}) if container.inner else []
+        for inner in opened:
             notes = {
                 **container.notes,
+                "commands": str(len(opened)),
                 **({"background": "true"} if command.background or container.detached else {}),
             }
             service = service_of_command(inner, path, gpus=container.gpus, notes=notes, extra=extra)
