@@ -138,6 +138,8 @@ spec:
           volumeMounts:
             - name: dshm
               mountPath: /dev/shm
+          envFrom:
+            - secretRef: {name: hf-token}
       volumes:
         - name: dshm
           emptyDir: {medium: Memory, sizeLimit: 16Gi}

@@ -112,8 +112,7 @@ def _take(found: Container, flag: str, value: str, word: Word) -> None:
     notes = found.notes
     if flag in ("-e", "--env"):
         name, equals, text = value.partition("=")
-        if equals:
-            found.env[name] = Word(text, -1, -1, word.line)
+        found.env[name] = Word(text if equals else f"${name}", -1, -1, word.line)  # without =: from outside
     elif flag == "--gpus":
         digits = re.search(r"(?:^|count=)(\d+)$", value.strip("'\""))
         devices = re.search(r"device=([\w,:.-]+)", value)
@@ -127,20 +126,57 @@ def _take(found: Container, flag: str, value: str, word: Word) -> None:
         notes["gpus"] = value
     elif flag in ("--shm-size", "--ulimit"):
         _limit(found, flag, value, word)
-    elif flag == "--ipc" and value == "host":
+    elif flag in ("-v", "--volume", "--mount"):
+        notes["shm"] = "unlimited" if "/dev/shm" in value else notes["shm"]
+        _add(notes, "mounts", mount_of(value), "\n")
+    else:
+        _note(notes, flag, value)
+
+
+def _note(notes: dict[str, str], flag: str, value: str) -> None:
+    """Flags that are only facts."""
+    if flag == "--ipc" and value == "host":
         notes["shm"] = "unlimited"
-    elif flag in ("--network", "--net") and value == "host":
-        notes["hostNetwork"] = "true"
-    elif flag == "--privileged":
-        notes["privileged"] = "true"
+    elif flag in ("--network", "--net"):
+        notes |= {"network": value, **({"hostNetwork": "true"} if value == "host" else {})}
     elif flag == "--cap-add":
-        notes["capabilities"] = ",".join(filter(None, [notes["capabilities"], value]))
+        _add(notes, "capabilities", value, ",")
     elif flag in ("-p", "--publish"):
-        notes["publish"] = ",".join(filter(None, [notes.get("publish"), value]))
+        _add(notes, "publish", value, ",")
     elif flag == "--device" and "infiniband" in value:
         notes["rdma"] = "true"
-    elif flag in ("-v", "--volume", "--mount") and "/dev/shm" in value:
-        notes["shm"] = "unlimited"
+    elif flag == "--volumes-from":
+        _add(notes, "mounts", f"$={value}", "\n")
+    elif flag in FACTS:
+        name, fixed = FACTS[flag]
+        notes[name] = fixed or value
+
+
+FACTS = {
+    "--privileged": ("privileged", "true"),
+    "--env-file": ("env.from", "true"),
+    "-m": ("memory", ""),
+    "--memory": ("memory", ""),
+    "--cpus": ("cpu", ""),
+}
+"""Flag -> the note and its text; the flag's own value where none stands here."""
+
+
+def _add(notes: dict[str, str], name: str, value: str, between: str) -> None:
+    notes[name] = between.join(filter(None, [notes.get(name), value]))
+
+
+def mount_of(text: str) -> str:
+    """`TARGET=SOURCE` of a `-v` or `--mount` value, or of an entry of a compose file's volumes."""
+    named = dict(part.partition("=")[::2] for part in text.split(",") if "=" in part)
+    if "type" in named or "target" in named:
+        target = next((named[key] for key in ("target", "dst", "destination") if key in named), "$")
+        return f"{target}={named.get('source') or named.get('src') or ''}"
+    flat = re.sub(
+        r"\$\{(\w+):?[-?][^}]*\}", r"$\1", text.strip("'\"")
+    )  # ${DIR:-/data} has a colon of its own
+    parts = flat.split(":")
+    return f"{parts[1] if len(parts) > 1 else parts[0]}={parts[0]}"
 
 
 def _limit(found: Container, flag: str, value: str, word: Word) -> None:

@@ -100,7 +100,7 @@ def container_notes(container: Node, pod: Pod, gpu: Node | None) -> dict[str, st
         notes["accelerator"] = "other"
     if gpu is None and isinstance(resources, dict) and container.plain("resources", "claims"):
         notes["claims"] = "true"
-    notes |= _resources(container)
+    notes |= _resources(container) | container_facts(container, pod.spec)
     missing, _ = missing_volumes(container, pod.spec)
     if missing and pod.bare:
         notes["volumes.missing"] = ",".join(missing)
@@ -163,3 +163,27 @@ def _shm(container: Node, spec: Node) -> str | None:
             limit = directory.plain("sizeLimit") if directory.is_map else None
             return str(limit) if limit is not None else "unlimited"
     return "unlimited"
+
+
+def container_facts(container: Node, spec: Node) -> dict[str, str]:
+    """Notes on one container: its image, processors, mounts, and whether variables come from elsewhere."""
+    notes = {"image": str(container.plain("image") or "")}
+    if container.get("envFrom") is not None:
+        notes["env.from"] = "true"
+    cpu = container.plain("resources", "limits", "cpu")
+    if cpu is not None:
+        notes["cpu"] = str(cpu)
+    node = spec.get("volumes")
+    volumes = {
+        str(item.plain("name")): next((key for key, _ in item.pairs if key != "name"), "")
+        for item in (node.items if node is not None else [])
+        if item.is_map
+    }
+    mounts = container.get("volumeMounts")
+    found = [
+        f"{item.plain('mountPath')}={volumes.get(str(item.plain('name')), '')}:{item.plain('name')}"
+        for item in (mounts.items if mounts is not None else [])
+        if item.is_map
+    ]
+    notes["mounts"] = "\n".join(found)
+    return notes

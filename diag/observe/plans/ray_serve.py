@@ -65,6 +65,12 @@ def _model(config: Node, index: int, path: str, places: _Places) -> PlacedServic
     )
     if source is not None and isinstance(source.value, str):
         options.setdefault("model", Setting(source.value, path, places.of(source)[2], "model_loading_config"))
+    kind = config.get("accelerator_type")
+    if kind is not None and isinstance(kind.value, str):
+        start, end, line = places.of(kind)
+        options["ray.accelerator-type"] = PlacedSetting(
+            kind.value, path, line, "accelerator_type", start, end
+        )
     replicas = as_int(config.plain("deployment_config", "num_replicas")) or as_int(
         config.plain("deployment_config", "autoscaling_config", "min_replicas")
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from diag.model.launch import LaunchPlan, Setting
 from diag.observe.plans.arguments import service_of_command
+from diag.observe.plans.docker import mount_of
 from diag.observe.plans.interface import PlacedService, PlacedSetting, Reader
 from diag.observe.plans.manifests import (
     IMAGE_PROGRAMS,
@@ -76,7 +77,8 @@ def _service(name: str, node: Node, text: str, path: str) -> Iterator[PlacedServ
             command, path, name=name, gpus=_gpus(node), notes=_notes(node), extra=extra, replicas=replicas
         )
         if service is not None:
-            yield replace(service, cures={**service.cures, **_cures(node)})
+            notes = {**service.notes, "commands": str(len(found))}
+            yield replace(service, notes=notes, cures={**service.cures, **_cures(node)})
 
 
 def _words(node: Node | None, env: dict[str, Word], text: str) -> list[Word]:
@@ -118,10 +120,11 @@ def _env(node: Node) -> dict[str, Word]:
     block = node.get("environment")
     for item in block.items if block is not None else []:
         name, equals, value = str(item.value).partition("=")
-        if equals:
-            found[name] = Word(value, -1, -1, item.line)
+        found[name] = Word(value if equals else f"${name}", -1, -1, item.line)
     for name, value_node in block.pairs if block is not None else []:
-        if value_node.value is not None:
+        if value_node.value is None:
+            found[name] = Word(f"${name}", -1, -1, value_node.line)  # handed in from outside
+        else:
             found[name] = Word(
                 value_node.raw, value_node.start, value_node.end, value_node.line, style="yaml-item"
             )
@@ -172,8 +175,7 @@ def _notes(node: Node) -> dict[str, str]:
         r"/dev/shm", str(node.plain("volumes") or "") + str(node.plain("tmpfs") or "")
     ):
         notes["shm"] = "unlimited"
-    if node.plain("network_mode") == "host":
-        notes["hostNetwork"] = "true"
+    notes |= _surroundings(node)
     if node.plain("privileged") is True:
         notes["privileged"] = "true"
     limits = node.plain("ulimits")
@@ -192,6 +194,36 @@ def _notes(node: Node) -> dict[str, str]:
     ports = node.plain("ports")
     if isinstance(ports, list):
         notes["publish"] = ",".join(map(str, ports))
+    return notes
+
+
+def _surroundings(node: Node) -> dict[str, str]:
+    """The image, the network, mounts, limits, and whether variables come from a file."""
+    notes = {"image": str(node.plain("image") or "")}
+    mode, networks = node.plain("network_mode"), node.plain("networks")
+    if mode is not None or networks:
+        notes["network"] = str(mode or ",".join(map(str, networks)))
+    if mode == "host":
+        notes["hostNetwork"] = "true"
+    if node.get("env_file") is not None or node.get("extends") is not None:
+        notes["env.from"] = "true"
+    if node.get("profiles") is not None:
+        notes["profiles"] = ",".join(map(str, node.plain("profiles") or []))
+    volumes = node.get("volumes")
+    mounts = [
+        f"{item.plain('target')}={item.plain('source') or ''}" if item.is_map else mount_of(str(item.value))
+        for item in (volumes.items if volumes is not None else [])
+    ]
+    if node.get("extends") is not None:
+        mounts.append("$=extends")
+    notes["mounts"] = "\n".join(mounts)
+    for name, places in (
+        ("memory", (("mem_limit",), ("deploy", "resources", "limits", "memory"))),
+        ("cpu", (("cpus",), ("deploy", "resources", "limits", "cpus"))),
+    ):
+        limit = next((value for place in places if (value := node.plain(*place)) is not None), None)
+        if limit is not None:
+            notes[name] = str(limit)
     return notes
 
 

@@ -17,6 +17,7 @@ from diag.observe.plans.manifests import services_of_pod
 from diag.observe.plans.pods import Pod
 from diag.observe.plans.ray_serve import services_of_serve_config
 from diag.observe.plans.values import as_int
+from diag.observe.plans.workloads import with_group
 from diag.observe.plans.yaml_tree import Node, parse_documents
 
 KIND = "kubernetes"
@@ -82,22 +83,24 @@ def with_api(service: PlacedService, entry: Node, shape: str = "") -> PlacedServ
 
 def services_of_object(entry: Node, text: str, path: str) -> Iterator[PlacedService]:
     """The services of one object, with what the object itself says."""
+    pods = list(_pods(entry.get("spec") or entry, _name_of(entry), ()))
     for service in _of_object(entry, text, path):
-        yield with_api(service, entry)
+        yield with_group(with_api(service, entry), entry, pods, path)
+
+
+def _name_of(entry: Node) -> str:
+    name = entry.plain("metadata", "name") or entry.plain("metadata", "generateName")
+    return str(name or entry.plain("kind") or "")
 
 
 def _of_object(entry: Node, text: str, path: str) -> Iterator[PlacedService]:
-    name = str(
-        entry.plain("metadata", "name")
-        or entry.plain("metadata", "generateName")
-        or entry.plain("kind")
-        or ""
-    )
+    name = _name_of(entry)
     spec = entry.get("spec") or entry
     size = as_int(entry.plain("spec", "leaderWorkerTemplate", "size"))
     pods = list(_pods(spec, name, ()))
     leader = entry.get("spec", "leaderWorkerTemplate", "leaderTemplate") is not None
     ray = ray_nodes(entry)
+    started = dict(_ray_start(spec))
     serve = entry.get("spec", "serveConfigV2")
     if serve is not None and isinstance(serve.value, str):
         for service in services_of_serve_config(serve, text, path):
@@ -114,6 +117,7 @@ def _of_object(entry: Node, text: str, path: str) -> Iterator[PlacedService]:
             engine_at_head = engine_at_head or ("headGroupSpec" in trail and service.program != "container")
             if ray and service.program == "container":
                 notes = {**service.notes, "ray": "head" if "headGroupSpec" in trail else "workers"}
+                notes |= started.get(pod.name, {})
                 yield replace(service, notes={**notes, "part": "worker"} if engine_at_head else notes)
             elif size and leader and "workerTemplate" in trail:
                 yield replace(
@@ -131,6 +135,19 @@ def ray_nodes(entry: Node) -> int:
         if groups is not None:
             return 1 + sum(as_int(group.plain("replicas")) or 1 for group in groups.items)
     return 0
+
+
+def _ray_start(spec: Node) -> Iterator[tuple[str, dict[str, str]]]:
+    """Worker group -> the GPUs that its `rayStartParams` claim, where they do."""
+    for steps in ((), ("rayClusterConfig",), ("rayClusterSpec",), ("template", "spec")):
+        groups = spec.get(*steps, "workerGroupSpecs")
+        for group in groups.items if groups is not None else []:
+            claimed = group.get("rayStartParams", "num-gpus")
+            if claimed is not None and as_int(claimed.raw) is not None:
+                yield (
+                    str(group.plain("groupName")),
+                    {"ray.num-gpus": claimed.raw, "ray.num-gpus.line": str(claimed.line)},
+                )
 
 
 def _pods(

@@ -150,11 +150,15 @@ def services_of_shell_command(
         release = release_of_image(container.image)
         if release:
             extra["dynamo.version"] = Setting(release, path, command.line, "image")
-        for inner in (
-            open_shells(container.inner, "", {**command.env, **container.env}) if container.inner else []
-        ):
+        handed = {
+            name: command.env.get(name, word) if word.text == f"${name}" else word
+            for name, word in container.env.items()
+        }
+        opened = open_shells(container.inner, "", {**command.env, **handed}) if container.inner else []
+        for inner in opened:
             notes = {
                 **container.notes,
+                "commands": str(len(opened)),
                 **({"background": "true"} if command.background or container.detached else {}),
             }
             service = service_of_command(inner, path, gpus=container.gpus, notes=notes, extra=extra)
