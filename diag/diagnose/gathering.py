@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from diag.diagnose.asides import total_bytes
 from diag.model import InputFile
 from diag.observe.flight.recognise import looks_like_dump, read_flight_dump
+from diag.observe.logs.filestate import FileReading
 from diag.observe.logs.opening import Opening, Skipped, nothing_readable
 from diag.observe.logs.reading import LogReading, build_reader
 from diag.observe.logs.strangers import stranger
@@ -58,10 +59,12 @@ def gather(
     given = Given()
     reader = build_reader(base, count)
     reader.begin(paths, crowd)
-    opening = Opening(paths, wants_binary=looks_like_dump)
+    opening = Opening(paths, wants_binary=looks_like_dump, known=reader.already)
     given.logs.skipped = opening.skipped
     for source in opening:
-        if looks_like_report(source.head):
+        if source.name in reader.already:
+            _take(given, reader.read(source))
+        elif looks_like_report(source.head):
             text = source.whole(MAX_BYTES)
             given.reports.append(read_report(source.name, text))
             given.inputs.append(InputFile(source.name, "report", len(text)))
@@ -82,8 +85,7 @@ def gather(
             if kind is not None:
                 opening.skipped.append(Skipped(source.name, f"is {kind}, not the log of a launch"))
                 continue
-            given.logs.files.append(reading)
-            given.inputs.append(InputFile(reading.name, "log", reading.bytes, reading.lines))
+            _take(given, reading)
     if not given.inputs:
         raise nothing_readable(paths, opening.skipped)
     if len(given.dumps) == len(given.inputs) and not any(dump.groups for dump in given.dumps):
@@ -91,6 +93,11 @@ def gather(
             given.dumps[0].problem or "holds no call", where=given.dumps[0].source, code="nothing-readable"
         )
     return given
+
+
+def _take(given: Given, reading: FileReading) -> None:
+    given.logs.files.append(reading)
+    given.inputs.append(InputFile(reading.name, "log", reading.bytes, reading.lines))
 
 
 def _is_plan(name: str, head: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_readings_are_the_same(folder: Path) -> None:
     told: list[int] = []
-    found = crowd.read_crowd([str(folder)], (), told.append)
     reader = build_reader(load_base())
+    found = crowd.read_crowd([str(folder)], reader, (), told.append)
     own = {source.name: reader.read(source) for source in Opening([str(folder)])}
     assert len(found) == 40
     assert all(found[name] == own[name] for name in found)
@@ -49,4 +50,23 @@ def test_the_answer_is_the_same(folder: Path) -> None:
 
 
 def test_one_file_is_no_crowd(folder: Path) -> None:
-    assert crowd.read_crowd([str(folder / "rank0.log")], (), lambda _: None) == {}
+    assert crowd.read_crowd([str(folder / "rank0.log")], build_reader(load_base()), (), lambda _: None) == {}
+
+
+def test_beside_a_thread_the_processes_start_anew(folder: Path) -> None:
+    reader, wait = build_reader(load_base()), threading.Event()
+    forked = crowd.read_crowd([str(folder)], reader, (), lambda _: None)
+    beside = threading.Thread(target=wait.wait)
+    beside.start()
+    try:
+        assert crowd.read_crowd([str(folder)], reader, (), lambda _: None) == forked
+    finally:
+        wait.set()
+        beside.join()
+
+
+def test_what_is_no_log_of_a_launch_is_left_to_the_caller(folder: Path) -> None:
+    (folder / "README.md").write_text("# How to run\n\nStart `train.py` on every node.\n" * 20)
+    found = crowd.read_crowd([str(folder)], build_reader(load_base()), (), lambda _: None)
+    assert len(found) == 40
+    assert explain([str(folder)], crowd=True).inputs == explain([str(folder)]).inputs

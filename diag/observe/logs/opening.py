@@ -9,7 +9,7 @@ import io
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -98,6 +98,8 @@ class Opening:
     skipped: list[Skipped] = field(default_factory=list)
     wants_binary: Callable[[bytes], bool] | None = None
     """Says of a binary file's first bytes whether somebody reads it all the same (flight-recorder dumps)."""
+    known: Container[str] = ()
+    """Names below folders that were read already: told in their turn, not opened."""
 
     def __iter__(self) -> Iterator[Source]:
         for path in self.paths:
@@ -114,11 +116,14 @@ class Opening:
 
     def _folder(self, folder: Path) -> Iterator[Source]:
         found = (f"{base}/{name}" for base, _, files in os.walk(folder, followlinks=False) for name in files)
-        names = sorted(name for name in found if not Path(name).is_symlink())
+        names = sorted(name for name in found if name in self.known or not Path(name).is_symlink())
         if not names:
             raise UserError("is an empty folder", where=str(folder), code="empty")
         for name in names[:MAX_MEMBERS]:
-            yield from self._file(Path(name), named=False)
+            if name in self.known:
+                yield Source(name, io.BytesIO())
+            else:
+                yield from self._file(Path(name), named=False)
 
     def _file(self, path: Path, *, named: bool) -> Iterator[Source]:
         try:

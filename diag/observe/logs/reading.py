@@ -47,7 +47,7 @@ class LogReader:
         if playbook_dirs is not None:
             from diag.observe.logs.crowd import read_crowd
 
-            self.already = read_crowd(paths, playbook_dirs, self.on_bytes or (lambda _: None))
+            self.already = read_crowd(paths, self, playbook_dirs, self.on_bytes or (lambda _: None))
 
     def read(self, source: Source) -> FileReading:
         """Read one source to its end. Broken-off streams keep what came before and say so."""

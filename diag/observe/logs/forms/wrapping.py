@@ -16,7 +16,7 @@ LEAST_JOINTS = 3
 USUAL = (80, 100, 120, 132, 160)
 """Widths of windows: at these a single joint tells, if a word goes on at the first column."""
 LONGEST_WORD = 60
-PROBES = 64
+PROBES = 24
 """Full lines whose followers are looked at before a whole sample is weighed."""
 
 _FENCE = lazily(rb"(?m)^\s{0,6}(?:```|~~~)")
