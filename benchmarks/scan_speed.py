@@ -29,6 +29,14 @@ def best_s(argv: list[str]) -> float:
     return min(times)
 
 
+def peak_mb(argv: list[str]) -> float:
+    """Most memory that the command, or one of the processes it waited for, held at once."""
+    small = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL); "
+    small += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"  # (a child begins with its parent's peak)
+    told = subprocess.run([sys.executable, "-c", small, *argv], capture_output=True, text=True, check=True)
+    return int(told.stdout) / 1024
+
+
 def main(mib: int) -> int:
     """Print the seconds; return 1 where diag is slower than ripgrep."""
     with tempfile.TemporaryDirectory() as folder:
@@ -46,6 +54,7 @@ def main(mib: int) -> int:
         print(
             f"{mib} MiB healthy: rg with {len(found)} strings {ripgrep:.2f} s, diag {ours:.2f} s, {ours / ripgrep:.2f} x"
         )
+        print(f"peak memory: diag {peak_mb([*explain, str(log)]):.0f} MB")
         print(f"one string on a million lines ({len(OOM)} MB): diag {best_s([*explain, str(many)]):.2f} s")
     return 1 if ours > ripgrep else 0
 
