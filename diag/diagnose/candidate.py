@@ -25,6 +25,8 @@ class Candidate:
     strength: Strength
     echoes: list[str] = field(default_factory=list)
     explained_by: str | None = None
+    by_line: bool = False
+    """Its lines and those of the others stand in one file, and not all of them have a time."""
     told: Mapping[str, Any] = field(default_factory=dict)
     """Captures of signals that stand in no clause: figures for the sentences."""
 
@@ -65,13 +67,23 @@ class Candidate:
         lines = [line for match in self.matches for line in match.primary]
         if not lines:
             return (0.0, 0)
-        times = [line.origin.time_s for line in lines if line.origin.time_s is not None]
-        return (min(times) if times else float("inf"), min(line.order for line in lines))
+        times = [line.origin.time_s for line in lines if line.origin.time_s is not None and not self.by_line]
+        begin = min(times) if times else 0.0 if self.by_line else float("inf")
+        return (begin, min(line.order for line in lines))
 
     @property
     def breadth(self) -> int:
         """How many different signals carry it."""
         return max((len(match.hits) for match in self.matches), default=1)
+
+
+def order(found: Sequence[Candidate]) -> None:
+    """Settle how those found are ordered in time: within one file by line where some lines have no time."""
+    lines = [line for one in found for match in one.matches for line in match.primary]
+    one_file = len({line.origin.source for line in lines}) == 1
+    untimed = any(line.origin.time_s is None for line in lines)
+    for one in found:
+        one.by_line = one_file and untimed
 
 
 def printed_only(findings: Sequence[Finding]) -> bool:

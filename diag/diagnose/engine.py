@@ -9,6 +9,7 @@ from typing import Any
 from diag.diagnose.candidate import (
     Candidate,
     explain_echoes,
+    order,
     printed_only,
     raise_hints,
     rank,
@@ -104,6 +105,7 @@ def diagnose(base: Base, evidence: Evidence, *, guess: bool = True) -> tuple[Dia
     With `guess`, a failure that no playbook knows gets the causes whose known messages it resembles.
     """
     found = candidates(base, evidence)
+    order(found)
     if any(one.failing for one in found):  # beside a failure nobody asks why it is slow
         found = [one for one in found if not one.slows or one.failing]
     if not evidence.has_failure:
