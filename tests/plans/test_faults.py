@@ -185,3 +185,27 @@ def test_modelopts_own_file_tells_the_quantization(
     facts = facts_of_folder(str(tmp_path))
 
     assert (facts.method, facts.bits) == (method, bits)
+
+
+SGLANG = (
+    "docker run --gpus all --ipc=host lmsysorg/sglang:v{} python3 -m sglang.launch_server "
+    "--model-path Qwen/Qwen3-8B --tp 2 {}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("version", "options", "said"),
+    [
+        ("0.5.23", "--attn-dp-size 2 --moe-a2a-backend megamoe --kv-cache-dtype nvfp4", ""),
+        ("0.5.23", "--tensor-parallel-size 2 --nccl-init-addr 10.0.0.1:5000", ""),
+        ("0.5.9", "--cuda-graph-max-bs 64", ""),
+        ("0.5.23", "--cuda-graph-max-bs 64", "no longer has --cuda-graph-max-bs"),
+        ("0.5.9", "--attn-dp-size 2", "does not have --attn-dp-size yet"),
+        ("0.5.23", "--moe-a2a-backend megamo", "megamoe"),
+    ],
+)
+def test_options_of_sglang_by_version(version: str, options: str, said: str) -> None:
+    found = wrong(SGLANG.format(version, options), "x.sh", "8xH200")
+
+    assert bool(found) == bool(said)
+    assert not found or said in found[0].summary

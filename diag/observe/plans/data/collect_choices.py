@@ -2,8 +2,8 @@
 
 Usage: python collect_choices.py FOLDER_OF_WHEELS...
 Needs wheels of vllm, sglang and ai-dynamo; nothing in them is imported or run, their sources are parsed. The values of all
-versions are joined. An option is open where a
-version takes other texts, too (plug-ins, or it names no values at all).
+versions are joined. An option is open where a version takes other texts, too (plug-ins, or it names no values at
+all). Programs of which the folders have no wheel keep what the file says of them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from diag.observe.plans.data.collect_options import declared
+
 FILES = {
     # program -> (its wheel, the sources that define its options, the sources that define lists of names)
     "vllm": (
@@ -26,8 +28,8 @@ FILES = {
     ),
     "sglang": (
         "sglang",
-        r"sglang/srt/server_args\.py$",
-        r"sglang/srt/(server_args|disaggregation/utils)\.py$",
+        r"sglang/srt/(server_args|arg_groups/fields/\w+)\.py$",
+        r"sglang/srt/(server_args|disaggregation/utils|arg_groups/choices|arg_groups/fields/\w+)\.py$",
     ),
     "dynamo.vllm": (
         "ai_dynamo",
@@ -158,6 +160,8 @@ def choices_of(wheel: Path, options: str, lists: str) -> Iterator[tuple[str, set
     names = names_of(wheel, lists)
     for tree in trees(wheel, options):
         for node in ast.walk(tree):
+            if isinstance(node, ast.AnnAssign):
+                yield from _declared_choices(node, names)
             if not isinstance(node, ast.Call):
                 continue
             flags = [each for each in _texts(node) if re.fullmatch(r"--[A-Za-z][\w.-]*", each)]
@@ -179,6 +183,18 @@ def choices_of(wheel: Path, options: str, lists: str) -> Iterator[tuple[str, set
             for flag in flags:
                 if flag not in chosen:
                     yield flag[2:], set(), True
+
+
+def _declared_choices(node: ast.AnnAssign, names: Names) -> Iterator[tuple[str, set[str], bool]]:
+    """The same of a field `load_format: A[str, Arg(help=..., choices=[...])]`, as SGLang declares them since 0.5.14."""
+    flags = list(declared(node))
+    if not flags:
+        return
+    type_, told = node.annotation.slice.elts[:2]  # type: ignore[attr-defined]  # (declared() has looked)
+    given = {key.arg: key.value for key in told.keywords} if isinstance(told, ast.Call) else {}
+    found = values_of(given["choices"], names) if "choices" in given else values_of(type_, names)
+    for flag in flags:
+        yield (flag, found, False) if len(found) > 1 else (flag, set(), True)
 
 
 def _texts(node: ast.Call) -> list[str]:
@@ -223,11 +239,15 @@ def main(folders: list[str]) -> None:
         {name for wheel in wheels if wheel.name.startswith("vllm-") for name in connectors_of(wheel)}
     )
     target = Path(__file__).with_name("choices.json")
+    known = json.loads(target.read_text("utf-8")) if target.is_file() else {}
+    for program, (package, _, _) in FILES.items():
+        if package not in versions and program in known.get("programs", {}):
+            data[program] = known["programs"][program]
     about = "option: the values that any of the versions accepts; open: other texts are taken, too; made by collect_choices.py from the wheels"
     found = {
         "about": about,
-        "versions": {name: sorted(set(each)) for name, each in versions.items()},
-        "kv_connectors": connectors,
+        "versions": known.get("versions", {}) | {name: sorted(set(each)) for name, each in versions.items()},
+        "kv_connectors": connectors or known.get("kv_connectors", []),
         "programs": data,
     }
     text = json.dumps(found, indent=1)

@@ -4,6 +4,7 @@ Usage: python collect_options.py FOLDER_OF_WHEELS
        (collect_trtllm.py does the same for TensorRT-LLM.)
 Needs wheels of vllm, sglang and ai-dynamo (`pip download --no-deps vllm==0.19.0`); nothing in them is imported or
 run, their sources are parsed. Every option carries its kind and the first and last of the versions that have it.
+Programs of which the folder has no wheel keep what the file says of them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 FILES = {
     # program -> sources inside the wheel that define its options
     "vllm": r"vllm/(engine/arg_utils|entrypoints/openai/cli_args|entrypoints/common/cli_args|entrypoints/serve/.*cli_args|entrypoints/cli/(serve|main|openai|launch)|config|config/\w+)\.py$",
-    "sglang": r"sglang/(srt/server_args|launch_server|cli/\w+)\.py$",
+    "sglang": r"sglang/(srt/server_args|srt/arg_groups/fields/\w+|launch_server|cli/\w+)\.py$",
     "dynamo.vllm": r"dynamo/(vllm/(args|backend_args)|common/configuration/groups/\w+|common/configuration/\w+)\.py$",
     "dynamo.sglang": r"dynamo/(sglang/(args|backend_args)|common/configuration/groups/\w+)\.py$",
     "dynamo.trtllm": r"dynamo/(trtllm/(args|backend_args|utils/trtllm_utils)|common/configuration/groups/\w+)\.py$",
@@ -67,7 +68,44 @@ def options_of(wheel: Path, pattern: str) -> dict[str, tuple[str, list[str]]]:
             elif isinstance(node, ast.ClassDef) and node.name in ("FrontendArgs", "BaseFrontendArgs"):
                 for name, kind in _annotated(node):
                     found.setdefault(name.replace("_", "-"), (kind, []))
+            elif isinstance(node, ast.AnnAssign):
+                found.update(declared(node))
     return found
+
+
+def declared(node: ast.AnnAssign) -> dict[str, tuple[str, list[str]]]:
+    """Options of a field `tp_size: A[int, Arg(help=..., aliases=[...])]`, as SGLang declares them since 0.5.14."""
+    annotation = node.annotation
+    if not (
+        isinstance(annotation, ast.Subscript)
+        and ast.unparse(annotation.value) == "A"
+        and isinstance(annotation.slice, ast.Tuple)
+        and isinstance(node.target, ast.Name)
+    ):
+        return {}
+    type_, told = ast.unparse(annotation.slice.elts[0]), annotation.slice.elts[1]
+    given = {key.arg: key.value for key in told.keywords} if isinstance(told, ast.Call) else {}
+    if "no_cli" in given or (isinstance(told, ast.Call) and ast.unparse(told.func) != "Arg"):
+        return {}
+    kind = (
+        "flag" if re.search(r"\bbool\b", type_) else "list" if re.search(r"\b[Ll]ist\b", type_) else "value"
+    )
+    nargs = ast.unparse(given["nargs"]).strip("'\"") if "nargs" in given else None
+    if nargs is not None:
+        kind = "optional" if nargs == "?" else "list"
+    elif "action" in given:
+        kind = (
+            "flag" if re.search(r"true|false|True|False|Boolean", ast.unparse(given["action"])) else "value"
+        )
+    elif "type_parser" in given:
+        kind = "value"
+    names = [f"--{node.target.id.replace('_', '-')}"]
+    if isinstance(given.get("cli_name"), ast.Constant):
+        names = [str(ast.literal_eval(given["cli_name"]))]
+    if "aliases" in given:
+        names += [str(one) for one in ast.literal_eval(given["aliases"])]
+    short = [name.lstrip("-") for name in names if not name.startswith("--")]
+    return {name[2:]: (kind, short) for name in names if name.startswith("--")}
 
 
 def _annotated(tree: ast.AST) -> Iterator[tuple[str, str]]:
@@ -174,10 +212,13 @@ def collect(folder: Path, files: dict[str, str]) -> dict[str, dict[str, object]]
 def main(folder: str) -> None:
     """Write the file beside this script, one option a line."""
     target = Path(__file__).with_name("options.json")
+    collected = collect(Path(folder), FILES)
+    known = json.loads(target.read_text("utf-8"))["programs"] if target.is_file() else {}
+    programs = {name: one if one["versions"] else known.get(name, one) for name, one in collected.items()}
     text = json.dumps(
         {
             "about": "name: [kind, short names, first version, last version]; made by collect_options.py from the wheels",
-            "programs": collect(Path(folder), FILES),
+            "programs": programs,
         },
         indent=1,
     )
