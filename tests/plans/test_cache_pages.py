@@ -209,3 +209,26 @@ def test_the_share_of_the_memory_is_larger_from_one_version_on() -> None:
         shares.append(estimate(service, parse_gpus("1xH100"), model).utilization)
 
     assert shares == [0.9, 0.92]
+
+
+@pytest.mark.parametrize(
+    ("options", "tokens"),
+    [
+        ({}, 327_310),  # printed, with 4.48 GiB of states beside 5.0 GiB of keys and values
+        ({"mamba-full-memory-ratio": 0.1}, 565_000),
+        ({"max-mamba-cache-size": 16}, 596_000),
+    ],
+)
+def test_sglang_keeps_recurrent_states_in_a_pool_of_their_own(
+    options: dict[str, object], tokens: int
+) -> None:
+    service = Service(
+        "engine",
+        framework="sglang",
+        model="Qwen/Qwen3.5-9B",
+        tensor_parallel_size=2,
+        options={name: Setting(value) for name, value in options.items()},
+    )
+    cache = Cache(service, facts_of_model("Qwen/Qwen3.5-9B"), (0, 5, 9), length=262_144, batch=2048)
+
+    assert cache.tokens(cache.without_states(int(9.48 * GIB))) == pytest.approx(tokens, rel=0.03)

@@ -6,7 +6,7 @@ import math
 
 from diag.diagnose.plans.cache_pages import Kind, Pages, Run, pages_of
 from diag.diagnose.plans.model_facts import ModelFacts
-from diag.diagnose.plans.settings import attention_tp_of, boolean, engine_of, integer, tp_of
+from diag.diagnose.plans.settings import attention_tp_of, boolean, engine_of, integer, number, tp_of
 from diag.diagnose.plans.weights import draft_of, drafted_tokens, kv_element_bytes
 from diag.model.launch import Service
 
@@ -16,6 +16,8 @@ V4_STATE_BYTES = 10_000
 From two printed pairs (5.44 GiB for 13,528 tokens, 6.66 GiB for 30,000) with the records' own 3.9 kB a token taken off.
 """
 V4_WINDOW = 128
+MAMBA_RATIO = 0.9
+"""States' memory by tokens' memory where nothing is set (sglang server_args: mamba_full_memory_ratio)."""
 
 
 class Cache:
@@ -70,12 +72,24 @@ class Cache:
         whole = self._layer() * layers
         whole += math.ceil(model.index_layers / self.pp) * model.index_head * self.element
         sliding = math.ceil(model.sliding_layers / self.pp)
-        if not self.length or not (sliding or model.state_layers) or self._old():
+        apart = engine_of(self.service) == "sglang" and not sliding  # its states have a pool of their own
+        if not self.length or not (sliding or model.state_layers) or self._old() or apart:
             return whole
         kept = min(model.window - 1 + self.batch, self.length)
         states = model.state_layers / self.pp * model.state.bytes_of(tp_of(self.service))
         full = self._full_layer() * (layers - sliding)
         return float(full * self.length + self._layer() * sliding * kept + states) / self.length
+
+    def without_states(self, pool: int) -> int:
+        """What SGLang leaves for tokens of a pool that recurrent states share: a set number of states, or a share."""
+        if engine_of(self.service) != "sglang" or not self.model.state_layers:
+            return pool
+        states = integer(self.service, "max-mamba-cache-size")
+        if states:
+            layers = self.model.state_layers / self.pp
+            return int(pool - states * layers * self.model.state.bytes_of(tp_of(self.service)))
+        ratio = number(self.service, "mamba-full-memory-ratio") or MAMBA_RATIO
+        return int(pool / (1 + ratio))
 
     def _old(self) -> bool:
         """Before the hybrid allocator every layer with a window kept everything."""

@@ -123,7 +123,8 @@ def estimate(
         free = total - int((1.4 if ranks > 1 else 0.7) * GIB)
         budget = int(free * share)
         cache = budget - weights if engine == "sglang" else int((free - weights - activation) * share)
-        left = total - weights - max(cache, 0) - graphs - int(0.7 * GIB)
+        pool, cache = cache, shape.cache.without_states(cache)
+        left = total - weights - max(pool, 0) - graphs - int(0.7 * GIB)
         other, needed = total - free + graphs, activation if engine == "sglang" and lean else 0
     return _verdict(
         shape,
