@@ -41,19 +41,7 @@ def judge_count(case: Case) -> Iterator[Finding]:
     nodes = case.hardware.nodes if case.hardware is not None else None
     for service, _, gpus in rows:
         if gpus > there:
-            yield judged(
-                "gpu-count-exceeded",
-                service,
-                Status.FAIL,
-                f"{service.name} asks for {gpus} GPUs on one node that has {there}",
-                setting=where(service, "resources.gpu", "tensor-parallel-size"),
-                wanted=gpus,
-                there=there,
-                do=f"Give {service.name} at most {there} GPUs on a node",
-                settings={"resources.gpu": there}
-                if service.gpus_per_replica
-                else {"tensor-parallel-size": there},
-            )
+            yield from _beyond_a_node(service, gpus, there, nodes or case.plan.nodes)
     if any(gpus > there for _, _, gpus in rows) or not rows:
         return
     total = sum(replicas * gpus * max(1, service.nodes_per_replica or 1) for service, replicas, gpus in rows)
@@ -220,6 +208,34 @@ def _uneven(service: Service, ranks: int, seen: int) -> Finding:
         do=f"Set tensor-parallel-size: {seen}, or grant {ranks} GPUs",
         settings={"tensor-parallel-size": seen},
         alternatives=[f"resources.gpu: {ranks}"],
+    )
+
+
+def _beyond_a_node(service: Service, gpus: int, there: int, nodes: int | None) -> Iterator[Finding]:
+    """One replica is larger than a node. Ray spreads it over the nodes of its cluster, however many these are."""
+    backend = setting_of(service, "distributed-executor-backend")
+    spread = backend is not None and backend.value == "ray" and service.gpus_per_replica is None
+    if spread and nodes is not None and gpus <= there * nodes:
+        return
+    open_ = spread and nodes is None
+    place = f"a Ray cluster of {-(-gpus // there)} such nodes is needed" if open_ else ""
+    yield judged(
+        "gpu-count-exceeded",
+        service,
+        Status.WARN if open_ else Status.FAIL,
+        f"{service.name} asks for {gpus} GPUs on one node that has {there}"
+        if not open_
+        else f"{service.name} asks for {gpus} GPUs, a node has {there}: {place}",
+        setting=where(service, "resources.gpu", "tensor-parallel-size"),
+        certain=not open_,
+        wanted=gpus,
+        there=there,
+        do=f"Give {service.name} at most {there} GPUs on a node",
+        settings={}
+        if open_
+        else {"resources.gpu": there}
+        if service.gpus_per_replica
+        else {"tensor-parallel-size": there},
     )
 
 

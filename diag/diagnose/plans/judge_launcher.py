@@ -125,25 +125,8 @@ def _dividing(sizes: dict[str, int | None], world: int) -> dict[str, Any]:
 def judge_slurm(case: Case) -> Iterator[Finding]:
     """What sbatch reserves against what the launcher starts."""
     for service in case.services:
-        tasks, nodes = integer(service, "slurm.ntasks-per-node"), integer(service, "slurm.nodes")
+        nodes = integer(service, "slurm.nodes")
         asked = integer(service, "nnodes")
-        if (
-            service.framework == "torchrun"
-            and tasks
-            and tasks > 1
-            and (integer(service, "nproc-per-node") or 0) > 1
-            and tasks == integer(service, "nproc-per-node")
-        ):
-            yield judged(
-                "launcher-layout",
-                service,
-                Status.WARN,
-                f"{service.name}: {tasks} tasks a node each start torchrun with {integer(service, 'nproc-per-node')} ranks; torchrun wants one task a node",
-                setting=where(service, "slurm.ntasks-per-node"),
-                certain=False,
-                do="Set #SBATCH --ntasks-per-node=1, or start the script without torchrun",
-                settings={"slurm.ntasks-per-node": 1},
-            )
         if asked and nodes and asked != nodes and service.role == "trainer":
             yield judged(
                 "launcher-layout",

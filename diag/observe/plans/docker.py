@@ -100,12 +100,22 @@ def container_of(words: Sequence[Word]) -> Container | None:
         return None
     if not any(_GRANTS.search(word.text) for word in words[start:index]):
         found.notes["gpu.none"] = "true"
+    if found.gpus is None:
+        found.gpus = _visible(found.env)
     found.notes["image"] = found.image
     found.inner = ([entry] if entry is not None and entry.text else []) + inner
     if entry is None and (not inner or inner[0].text.startswith("-")):
         program = next((names for pattern, names in IMAGE_PROGRAMS if pattern.search(found.image)), None)
         found.inner = [*(Word(name, line=words[start].line) for name in program or ()), *inner]
     return found
+
+
+def _visible(env: dict[str, Word]) -> int | None:
+    """GPUs that NVIDIA_VISIBLE_DEVICES hands to a container; None where it does not list them."""
+    word = env.get("NVIDIA_VISIBLE_DEVICES")
+    listed = [each.strip() for each in word.text.split(",")] if word is not None else []
+    known = listed and all(re.fullmatch(r"\d+|(?:GPU|MIG)-[\w-]+", each) for each in listed)
+    return len(listed) if known else None
 
 
 def _take(found: Container, flag: str, value: str, word: Word) -> None:

@@ -21,6 +21,7 @@ from diag.observe.plans.manifests import (
 from diag.observe.plans.programs import HINT
 from diag.observe.plans.read_kubernetes import unique_names
 from diag.observe.plans.shell_words import Command, commands
+from diag.observe.plans.tasks import STARTERS, ray_notes, task_notes
 from diag.observe.plans.values import as_int
 
 _YAML_LIKE = re.compile(r"^(?:---\s*$|apiVersion\s*:|[A-Za-z_][\w.-]*\s*:(?:\s|$))", re.MULTILINE)
@@ -91,11 +92,16 @@ def _in_turn(text: str, path: str, batch: dict[str, Setting]) -> Iterator[Placed
     """The services, with what keeps two of them from running at once: a `kill` between them, functions for one port."""
     found: list[PlacedService] = []
     killed = 0
-    for command in commands(text):
+    read = list(commands(text))
+    everywhere = dict(ray_notes(read))
+    if batch and not STARTERS.search(text):
+        everywhere["task.alone"] = "true"
+    for command in read:
         if command.words[0].text in ("kill", "pkill", "killall") and not command.function:
             killed += 1
         for service in services_of_shell_command(command, text, path, batch):
-            found.append(_beside(service, f"killed.{killed}"))
+            notes = {**service.notes, **everywhere}
+            found.append(_beside(replace(_over_nodes(service, text), notes=notes), f"killed.{killed}"))
     ports: dict[str, set[str]] = {}
     for service in found:
         if "function" in service.notes and "port" in service.options:
@@ -105,6 +111,18 @@ def _in_turn(text: str, path: str, batch: dict[str, Setting]) -> Iterator[Placed
         rivals = {other for other, used in ports.items() if other != name and used & ports.get(name, set())}
         beside = ",".join(f"{'/'.join(sorted((name, other)))}.{name}" for other in rivals)
         yield _beside(service, beside) if rivals else service
+
+
+def _over_nodes(service: PlacedService, text: str) -> PlacedService:
+    """vLLM on a Ray cluster that the same batch script builds on its nodes."""
+    backend = service.options.get("distributed-executor-backend")
+    nodes = service.options.get("slurm.nodes")
+    ray = (
+        backend is not None and backend.value == "ray" and re.search(r"\bray (?:start|symmetric-run)\b", text)
+    )
+    if not ray or nodes is None or service.nodes_per_replica is not None:
+        return service
+    return replace(service, nodes_per_replica=as_int(nodes.value))
 
 
 def _beside(service: PlacedService, branch: str) -> PlacedService:
@@ -175,6 +193,7 @@ def services_of_shell_command(
     )
     for inner in opened:
         notes = {"background": "true"} if command.background or inner.background else {}
+        notes |= task_notes(command, inner, text)
         service = service_of_command(inner, path, extra=batch, notes=notes)
         if service is not None:
             yield service
