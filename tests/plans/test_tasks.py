@@ -121,3 +121,20 @@ def test_a_ray_cluster_is_as_large_as_its_nodes() -> None:
     assert [one.data["cause"] for one in wrong(text, nodes=1)] == ["gpu-count-exceeded"]
     assert not wrong(text)  # how many nodes Ray has, nobody has said
     assert wrong(text.replace("backend ray", "backend mp"))
+
+
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        (
+            "apptainer exec -B /scratch vllm.sif vllm serve Qwen/Qwen3-8B --tensor-parallel-size 2",
+            "gpu-not-visible",
+        ),
+        ("singularity exec pytorch.sif torchrun --nproc_per_node 4 train.py", "gpu-not-visible"),
+        ("apptainer exec --nv vllm.sif vllm serve Qwen/Qwen3-8B --tensor-parallel-size 2", None),
+        ("apptainer exec $OPTIONS vllm.sif vllm serve Qwen/Qwen3-8B --tensor-parallel-size 2", None),
+        ("export APPTAINER_NV=1\napptainer exec vllm.sif vllm serve Qwen/Qwen3-8B", None),
+    ],
+)
+def test_a_container_file_is_given_its_gpus(line: str, cause: str | None) -> None:
+    assert [one.data["cause"] for one in wrong(f"#!/bin/bash\n{line}\n")] == ([cause] if cause else [])

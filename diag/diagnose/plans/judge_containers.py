@@ -65,6 +65,24 @@ def judge_container_gpus(case: Case) -> Iterator[Finding]:
         )
 
 
+def judge_sif(case: Case) -> Iterator[Finding]:
+    """Apptainer and Singularity hand a container no GPU unless they are told to (or their administrator has set it)."""
+    for service in case.services:
+        notes = _notes(service)
+        if "sif" not in notes or case.hardware is None or not (case.hardware.gpus_per_node or 0):
+            continue
+        if service not in case.engines and service.role != "trainer":
+            continue
+        yield judged(
+            "gpu-not-visible",
+            service,
+            Status.FAIL,
+            f"{service.name}: apptainer exec without --nv (line {notes['sif.line']}), so the container sees no GPU",
+            certain=False,
+            do="Write apptainer exec --nv",
+        )
+
+
 def judge_published(case: Case) -> Iterator[Finding]:
     """A published port behind which nobody listens."""
     for service in case.engines:
@@ -150,4 +168,4 @@ def judge_mounts(case: Case) -> Iterator[Finding]:
             )
 
 
-JUDGES = (judge_container_gpus, judge_published, judge_group, judge_mounts)
+JUDGES = (judge_sif, judge_container_gpus, judge_published, judge_group, judge_mounts)

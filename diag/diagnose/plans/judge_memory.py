@@ -32,7 +32,9 @@ def judge_memory(case: Case) -> Iterator[Finding]:
         if absent(service) or "ec_producer" in (text_of(service, "ec-transfer-config") or ""):
             continue  # an encoder keeps no KV cache
         found = case.estimate(service)
-        if sizes_unknown(service):
+        if (found.utilization or 0) > 1:
+            yield _unknown(service, "its share of the memory is none", "give a share between 0 and 1")
+        elif sizes_unknown(service):
             yield _unknown(service, "the parallel sizes are not in the plan", "give the engine's own file")
         elif found.weights_bytes_per_gpu is None:
             yield _unknown(service, "the model's size is not known", "give --params or --config")

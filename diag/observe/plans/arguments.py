@@ -12,7 +12,7 @@ from diag.observe.plans.interface import Insertion, PlacedService, PlacedSetting
 from diag.observe.plans.programs import Program, find_program, kind_of, short_names
 from diag.observe.plans.shell_words import BROKEN, LOST, Command, Word
 from diag.observe.plans.values import as_int, long_name
-from diag.observe.plans.wrappers import settings_of_wrappers
+from diag.observe.plans.wrappers import notes_of_wrappers, settings_of_wrappers
 
 TRAINERS = {
     # option of the launcher -> the name it has here; only options before the script belong to the launcher
@@ -103,7 +103,11 @@ def service_of_command(
         line=command.line,
         insertion=insertion,
         program=program.name,
-        notes={**(notes or {}), **_notes_of(command, arguments, program)},
+        notes={
+            **(notes or {}),
+            **_notes_of(command, arguments, program),
+            **notes_of_wrappers(command.words[:first], env),
+        },
         unknown=tuple(unknown),
         flags=flags,
         cures={"broken": mended} if mended else {},

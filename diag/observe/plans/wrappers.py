@@ -1,8 +1,8 @@
-"""What stands before a program on its command line: `mpirun -n 8`, `srun --ntasks 16`."""
+"""What stands before a program on its command line: `mpirun -n 8`, `srun --ntasks 16`, `apptainer exec IMAGE`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from diag.model.launch import Setting
 from diag.observe.plans.interface import PlacedSetting
@@ -40,3 +40,23 @@ def settings_of_wrappers(words: Sequence[Word], path: str) -> Iterator[tuple[str
                 names[flag],
                 PlacedSetting(number, path, place.line, flag, place.start, place.end, place.style),
             )
+
+
+def notes_of_wrappers(words: Sequence[Word], env: Iterable[str]) -> dict[str, str]:
+    """`sif`: a program inside a SIF container that is handed no GPU (`apptainer exec IMAGE` without --nv)."""
+    texts = [word.text for word in words]
+    start = next(
+        (
+            number
+            for number, text in enumerate(texts[:-1])
+            if text.rsplit("/", 1)[-1] in ("apptainer", "singularity")
+            and texts[number + 1] in ("exec", "run")
+        ),
+        None,
+    )
+    if start is None or any(name.endswith(("TAINER_NV", "LARITY_NV", "_NVCCLI", "_ROCM")) for name in env):
+        return {}
+    inside = texts[start:]
+    handed = any(text in ("--nv", "--nvccli", "--rocm") for text in inside)
+    open_ = any("$" in text and not text.strip("'\"").endswith((".sif", ".img")) for text in inside)
+    return {} if handed or open_ else {"sif": "true", "sif.line": str(words[start].line or "")}
