@@ -103,6 +103,8 @@ def test_what_a_batch_script_starts_wrongly(text: str, cause: str, said: str) ->
         f"{HEAD.replace('node=1', 'node=8')}srun python train.py\n",
         f'{HEAD}if [ -z "$SLURM_PROCID" ]; then srun "$0"; exit; fi\n{TORCHRUN} --node_rank=$SLURM_PROCID {MEET}\n',
         f'{HEAD}for n in $hosts; do ssh $n "{TORCHRUN} --node_rank=0 {MEET}" & done\n',
+        f"{HEAD}srun accelerate launch --num_processes 32 --num_machines 4 --rdzv_backend c10d --machine_rank $SLURM_PROCID "
+        "--main_process_ip $MASTER_ADDR --main_process_port 29500 train.py\n",
         RAY.format(port=6379, tp=8),
         "docker run --gpus all -e NVIDIA_VISIBLE_DEVICES=all --ipc=host lmsysorg/sglang:v0.4.9 "
         "python3 -m sglang.launch_server --model-path Qwen/Qwen3-8B --tp 2\n",

@@ -307,7 +307,8 @@ def judge_variables(case: Case) -> Iterator[Finding]:
         prefixes = ("VLLM_",) if table == "vllm" else ("SGLANG_", "SGL_")
         known = variables_of(table)
         for name, setting in service.env.items():
-            if name.startswith(prefixes) and name not in known:
+            older = re.sub(r"\ASGL_", "SGLANG_", name)  # SGLang rewrites the older beginning itself
+            if name.startswith(prefixes) and name not in known and older not in known:
                 close = _close_variable(name, known)
                 if close:
                     yield judged(

@@ -30,7 +30,8 @@ def judge_node_values(case: Case) -> Iterator[Finding]:
         if _nodes(service) < 2 or not notes.get("task.start"):
             continue
         rank = next((name for name in RANKS if TASK.search(str(text_of(service, name) or ""))), None)
-        if rank is not None and notes.get("task.expand") == "once":
+        given_out = text_of(service, "rdzv-backend") or "static"  # c10d and etcd number the nodes themselves
+        if rank is not None and notes.get("task.expand") == "once" and given_out == "static":
             yield judged(
                 "launcher-layout",
                 service,
