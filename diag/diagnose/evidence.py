@@ -10,7 +10,7 @@ from typing import Any
 from diag.diagnose.experiment import cure, typed_at
 from diag.diagnose.filenames import hosts_in_names
 from diag.diagnose.lastwords import last_words
-from diag.diagnose.life import answers, is_end, is_start
+from diag.diagnose.life import answers, is_end, is_start, without_late_prints
 from diag.diagnose.runs import long_run, silent_starts
 from diag.diagnose.whois import Whois, distinct, introduce
 from diag.model import Finding, Observation, Phase
@@ -345,7 +345,7 @@ def _run_bounds(reading: FileReading) -> list[tuple[int, int]]:
 
 
 def _run(reading: FileReading, first: int, last: int) -> FileEvidence:
-    inside = [one for one in reading.observations if first <= one.order <= last]
+    inside = without_late_prints([one for one in reading.observations if first <= one.order <= last])
     failing = {one.order for one in inside if one.kind in ("dead", "exception")}
     return FileEvidence(
         reading,

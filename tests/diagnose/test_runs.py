@@ -127,3 +127,24 @@ def test_what_one_host_of_many_shows_is_evidence(tmp_path: Path) -> None:
 def test_half_and_half_has_no_odd_host(tmp_path: Path) -> None:
     speeds = "".join(f"gpu-{n}: \tSpeed: {'10000' if n < 2 else '100000'}Mb/s\n" for n in range(4))
     assert not explain([str(written(tmp_path, speeds))]).diagnoses
+
+
+RAY_DRIVER = (
+    "2026-11-30 10:00:01,000 INFO worker.py:1917 -- Started a local Ray instance.\n"
+    "Traceback (most recent call last):\n"
+    '  File "/home/user/train/r.py", line 9, in <module>\n    ray.get(actor.step.remote())\n'
+    "ray.exceptions.RayTaskError(KeyError): \x1b[36mray::Trainer.step()\x1b[39m (pid=41, ip=10.0.0.2)\n"
+    '  File "/home/user/train/r.py", line 5, in step\n    return batch["grad_norm"]\n'
+    "KeyError: 'grad_norm'\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("late", "expected"),
+    [
+        ("".join(f"(Trainer pid=41) step {n} loss 0.{n}\n" for n in range(1, 9)), ["application-error"]),
+        (STEPS, []),
+    ],
+)
+def test_prints_that_ray_hands_on_are_no_later_life(tmp_path: Path, late: str, expected: list[str]) -> None:
+    assert ids(written(tmp_path, RAY_DRIVER + late)) == expected

@@ -86,6 +86,9 @@ ROWS = (
     # torch without times, and its watchdog's own rank
     ("[", r"\[(?P<level>[IWEF]) [\w./-]+:\d+\] ?"),
     ("[", r"\[(?:PG [^\]]{1,80} )?Rank (?P<rank>\d+)\]:? "),
+    # programs' own: [rank 2] [Rank 2/8] (rank=2) <rank 2>, and rank 2: or rank 2 | at the beginning
+    ("[(<", r"[\[(<](?:[Rr]ank|RANK)[ :=#_-]?(?P<rank>\d{1,5})(?: ?/ ?\d+| of \d+)?[\])>]:? ?(?:- )?(?=\S)"),
+    ("rR", r"(?:[Rr]ank|RANK)[ =]?(?P<rank>\d{1,5})(?:/\d+)?(?:: | \| | - )(?=\S)"),
     # Python logging in the American form
     (_DIGIT + "[", rf"\[?(?P<mo>\d\d)/(?P<d>\d\d)/(?P<y>20\d\d)[- ]{_TIME}\]? ?(?:- )?"),
     # TensorRT-LLM
