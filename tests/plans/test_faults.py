@@ -209,3 +209,30 @@ def test_options_of_sglang_by_version(version: str, options: str, said: str) -> 
 
     assert bool(found) == bool(said)
     assert not found or said in found[0].summary
+
+
+TWO_ON_ONE = """services:
+  chat:
+    image: vllm/vllm-openai:v0.10.1
+    command: --model Qwen/Qwen3-8B --tensor-parallel-size 2 --gpu-memory-utilization 0.6 --max-model-len 8192
+    deploy: {{resources: {{reservations: {{devices: [{{driver: nvidia, device_ids: ["0", "1"], capabilities: [gpu]}}]}}}}}}
+  embed:
+    image: vllm/vllm-openai:v0.10.1
+    command: --model Qwen/Qwen3-0.6B --gpu-memory-utilization 0.2 --max-model-len 8192
+    deploy: {{resources: {{reservations: {{devices: [{{driver: nvidia, device_ids: ["{0}"], capabilities: [gpu]}}]}}}}}}
+"""
+
+
+@pytest.mark.parametrize(("device", "accused"), [("1", False), ("2", True)])
+def test_services_that_share_a_device_by_name_count_it_once(device: str, accused: bool) -> None:
+    found = wrong(TWO_ON_ONE.format(device), "compose.yaml", "2xL40S")
+
+    assert any("GPUs wanted" in one.summary for one in found) == accused
+
+
+@pytest.mark.parametrize(("name", "accused"), [("DeepSeek-V3-bf16", False), ("DeepSeek-V3", True)])
+def test_a_copy_in_16_bit_has_no_fp8_blocks(name: str, accused: bool) -> None:
+    command = f"python -m sglang.launch_server --model-path /models/{name} --tp 32 --nnodes 4 --node-rank 0 --dist-init-addr 10.0.0.1:5000"
+    found = wrong(command, "x.sh", "8xH100", nodes=4)
+
+    assert any("FP8 block" in one.summary for one in found) == accused

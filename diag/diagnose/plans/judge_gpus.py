@@ -119,12 +119,16 @@ def _at_once(rows: list[tuple[Service, int, int]]) -> list[tuple[Service, int, i
 
 def _shares_devices(rows: list[tuple[Service, int, int]]) -> bool:
     """True where the plan itself puts several services onto the same devices by hand."""
-    lists = [
-        str(service.env["CUDA_VISIBLE_DEVICES"].value)
-        for service, _, _ in rows
-        if "CUDA_VISIBLE_DEVICES" in service.env
-    ]
-    return len(lists) == len(rows) and len(set(lists)) < len(lists)
+    lists = [_devices_by_hand(service) for service, _, _ in rows]
+    named = [each for devices in lists for each in devices]
+    return all(lists) and len(set(named)) < len(named)
+
+
+def _devices_by_hand(service: Service) -> list[str]:
+    """Devices that compose's device_ids or CUDA_VISIBLE_DEVICES names for the service; none where neither is there."""
+    variable = service.env.get("CUDA_VISIBLE_DEVICES")
+    named = dict(getattr(service, "notes", {})).get("devices") or (str(variable.value) if variable else "")
+    return [each.strip() for each in str(named).split(",") if each.strip()]
 
 
 def _ceil(number: int, unit: int) -> int:

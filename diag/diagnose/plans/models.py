@@ -39,6 +39,8 @@ _CUT_DOWN = re.compile(
     r"(?<![a-z0-9])(?:\d{1,2}-?layers?|tiny-random|dummy|mini-random|eagle-?\d?|draft|medusa|dflash|dspark|speculator)(?![a-z])"
 )
 """Models named after a large one with a few layers of it: made for tests, or to draft for it."""
+_PLAIN = re.compile(r"[-.](?:bf16|bfloat16|fp16)\Z")
+"""Copies written out in 16 bit of a model that is published quantized (DeepSeek-V3-bf16, gpt-oss-120b-BF16)."""
 _ACTIVE = re.compile(r"(?<![A-Za-z0-9])a(\d{1,3}(?:\.\d{1,2})?)b(?![a-z0-9])", re.IGNORECASE)
 
 
@@ -60,8 +62,10 @@ def facts_of_name(name: str) -> ModelFacts:
         return ModelFacts(name=name, method=method, bits=bits)
     for pattern, config, billions in _table():
         if pattern.search(base):
+            plain = _PLAIN.search(base) is not None and not method
+            shape = {k: v for k, v in config.items() if not plain or k != "quantization_config"}
             facts = facts_of_config(
-                config, name=name, source="table", total=billions * 1e9 if billions else None
+                shape, name=name, source="table", total=billions * 1e9 if billions else None
             )
             return replace(facts, method=method, bits=bits) if method else facts
     size = size_of_name(base)
