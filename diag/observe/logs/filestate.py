@@ -49,7 +49,6 @@ MAX_TRACEBACKS = 300
 NOTES = ("W", "I", "D")
 """First letters of the levels below an error."""
 _WARNS = lazily(rb"\bWARN(?:ING)?\b|Warning: |^W\d{4} |\[W\d* ")
-_WARNING_WORDS = (b"WARN", b"Warning: ", b"\nW", b"[W")
 _PYTHON_WARNS = lazily(r"\.py:\d+: [A-Z]\w*Warning: ")
 INTERNAL = "@"
 """Owner prefix of the log reader's own patterns."""
@@ -380,7 +379,7 @@ class FileState:
             ending = self.end.decode("utf-8", "replace").split("\n")[1:]
             begin = reading.lines - len(ending) + (2 if self.ends_with_newline else 1)
             reading.tail = [(begin + number, text[:1000]) for number, text in enumerate(ending)]
-        if any(word in self.end for word in _WARNING_WORDS):
+        if b"W" in self.end:  # (every form of a warning has one)
             last_lines = self.end.splitlines()[-40:]
             reading.ends_in_warnings = 2 * sum(map(bool, map(_WARNS.search, last_lines))) > len(last_lines)
         for name, _ in fact_table.FRAMEWORKS:
