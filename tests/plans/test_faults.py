@@ -230,6 +230,28 @@ def test_services_that_share_a_device_by_name_count_it_once(device: str, accused
     assert any("GPUs wanted" in one.summary for one in found) == accused
 
 
+@pytest.mark.parametrize(
+    ("device", "shares", "said"),
+    [
+        ("1", ("0.6", "0.2"), ""),
+        ("1", ("0.9", "0.9"), "share GPU 1 and take 0.9 + 0.9"),
+        ("0", ("0.6", "0.5"), "share GPU 0 and take 0.6 + 0.5"),
+        ("1,2", ("0.6", "0.2"), "4 GPUs wanted"),  # three devices by name on a node of two
+    ],
+)
+def test_a_device_shared_by_name_has_room_for_all_shares(
+    device: str, shares: tuple[str, str], said: str
+) -> None:
+    text = TWO_ON_ONE.format(device.replace(",", '", "')).replace("    command", "    ipc: host\n    command")
+    text = text.replace("utilization 0.6", f"utilization {shares[0]}").replace(
+        "utilization 0.2", f"utilization {shares[1]}"
+    )
+    found = [one.summary for one in wrong(text, "compose.yaml", "2xL40S")]
+
+    assert bool(found) == bool(said), found
+    assert any(said in one for one in found) or not said
+
+
 @pytest.mark.parametrize(("name", "accused"), [("DeepSeek-V3-bf16", False), ("DeepSeek-V3", True)])
 def test_a_copy_in_16_bit_has_no_fp8_blocks(name: str, accused: bool) -> None:
     command = f"python -m sglang.launch_server --model-path /models/{name} --tp 32 --nnodes 4 --node-rank 0 --dist-init-addr 10.0.0.1:5000"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 
-from diag.diagnose.plans.case import Case, judged
+from diag.diagnose.plans.case import Case, judged, notes_of
 from diag.diagnose.plans.judge_network import nodes_of, spans_nodes
 from diag.diagnose.plans.settings import as_int, engine_of
 from diag.model import Finding, Status
@@ -276,6 +276,12 @@ def visible(service: Service) -> list[str] | None:
     )
 
 
+def host_devices(service: Service) -> list[str] | None:
+    """The node's devices a service is shown: compose's device_ids, else CUDA_VISIBLE_DEVICES; None where nothing says."""
+    ids = notes_of(service).get("devices")
+    return ids.split(",") if ids else visible(service)
+
+
 def judge_shared_gpus(case: Case) -> Iterator[Finding]:
     """Several services on one GPU: their shares add up."""
     by_device: dict[str, list[Service]] = {}
@@ -288,7 +294,7 @@ def judge_shared_gpus(case: Case) -> Iterator[Finding]:
             or not (notes.get("background") or case.plan.kind in ("compose",))
         ):
             continue
-        for device in visible(service) or []:
+        for device in host_devices(service) or []:
             by_device.setdefault(device, []).append(service)
     said = set()
     for device, services in by_device.items():
@@ -312,7 +318,7 @@ def judge_shared_gpus(case: Case) -> Iterator[Finding]:
 def _free_devices(case: Case, service: Service) -> dict[str, object]:
     """As many GPUs as the service has now, of those that nothing else uses; nothing where there are too few."""
     there = case.hardware.gpus_per_node if case.hardware is not None else None
-    used = {each for other in case.engines for each in visible(other) or []}
+    used = {each for other in case.engines for each in host_devices(other) or []}
     free = [str(index) for index in range(there or 0) if str(index) not in used]
     count = len(visible(service) or [])
     return {"CUDA_VISIBLE_DEVICES": ",".join(free[:count])} if count and len(free) >= count else {}

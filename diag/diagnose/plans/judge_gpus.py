@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from diag.diagnose.plans.case import Case, absent, gpus_wanted, judged, ranks_of, where
+from diag.diagnose.plans.judge_environment import host_devices
 from diag.diagnose.plans.layout import ONE_NODE, alternatives, sentence, settings_of, solve
 from diag.diagnose.plans.settings import (
     as_int,
@@ -14,6 +15,7 @@ from diag.diagnose.plans.settings import (
     pp_of,
     setting_of,
     sizes_unknown,
+    text_of,
     tp_of,
 )
 from diag.model import Finding, Status
@@ -49,7 +51,7 @@ def judge_count(case: Case) -> Iterator[Finding]:
     if nodes is None and case.plan.nodes is None and (several or not case.plan.kind.startswith(ONE_NODE)):
         return
     all_there = there * (nodes or case.plan.nodes or 1)
-    if total <= all_there or (case.plan.kind.startswith(ONE_NODE) and _shares_devices(rows)):
+    if total <= all_there or (case.plan.kind.startswith(ONE_NODE) and _shares_devices(rows, all_there)):
         return
     sums = " + ".join(f"{service.name} {replicas} × {gpus}" for service, replicas, gpus in rows)
     first = max(rows, key=lambda row: row[1] * row[2])[0]
@@ -117,18 +119,12 @@ def _at_once(rows: list[tuple[Service, int, int]]) -> list[tuple[Service, int, i
     return [row for row in rows if row in kept]
 
 
-def _shares_devices(rows: list[tuple[Service, int, int]]) -> bool:
-    """True where the plan itself puts several services onto the same devices by hand."""
-    lists = [_devices_by_hand(service) for service, _, _ in rows]
-    named = [each for devices in lists for each in devices]
-    return all(lists) and len(set(named)) < len(named)
-
-
-def _devices_by_hand(service: Service) -> list[str]:
-    """Devices that compose's device_ids or CUDA_VISIBLE_DEVICES names for the service; none where neither is there."""
-    variable = service.env.get("CUDA_VISIBLE_DEVICES")
-    named = dict(getattr(service, "notes", {})).get("devices") or (str(variable.value) if variable else "")
-    return [each.strip() for each in str(named).split(",") if each.strip()]
+def _shares_devices(rows: list[tuple[Service, int, int]], there: int) -> bool:
+    """True where the plan itself puts several services onto the same devices by hand, all of them devices that are there."""
+    lists = [host_devices(service) or [] for service, _, _ in rows]
+    named = {each for devices in lists for each in devices}
+    exist = len(named) <= there and all((as_int(each) or 0) < there for each in named)
+    return all(lists) and exist and len(named) < sum(map(len, lists))
 
 
 def _ceil(number: int, unit: int) -> int:
@@ -217,29 +213,26 @@ def _uneven(service: Service, ranks: int, seen: int) -> Finding:
 
 def _beyond_a_node(service: Service, gpus: int, there: int, nodes: int | None) -> Iterator[Finding]:
     """One replica is larger than a node. Ray spreads it over the nodes of its cluster, however many these are."""
-    backend = setting_of(service, "distributed-executor-backend")
-    spread = backend is not None and backend.value == "ray" and service.gpus_per_replica is None
+    spread = text_of(service, "distributed-executor-backend") == "ray" and service.gpus_per_replica is None
     if spread and nodes is not None and gpus <= there * nodes:
         return
-    open_ = spread and nodes is None
-    place = f"a Ray cluster of {-(-gpus // there)} such nodes is needed" if open_ else ""
+    size = "resources.gpu" if service.gpus_per_replica else "tensor-parallel-size"
+    if spread and nodes is None:
+        cluster = f"a Ray cluster of {_ceil(gpus, there)} such nodes is needed"
+        status, said, settings = Status.WARN, f"{gpus} GPUs, a node has {there}: {cluster}", {}
+    else:
+        status, said, settings = Status.FAIL, f"{gpus} GPUs on one node that has {there}", {size: there}
     yield judged(
         "gpu-count-exceeded",
         service,
-        Status.WARN if open_ else Status.FAIL,
-        f"{service.name} asks for {gpus} GPUs on one node that has {there}"
-        if not open_
-        else f"{service.name} asks for {gpus} GPUs, a node has {there}: {place}",
+        status,
+        f"{service.name} asks for {said}",
         setting=where(service, "resources.gpu", "tensor-parallel-size"),
-        certain=not open_,
+        certain=status is Status.FAIL,
         wanted=gpus,
         there=there,
         do=f"Give {service.name} at most {there} GPUs on a node",
-        settings={}
-        if open_
-        else {"resources.gpu": there}
-        if service.gpus_per_replica
-        else {"tensor-parallel-size": there},
+        settings=settings,
     )
 
 
