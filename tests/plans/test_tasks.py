@@ -46,6 +46,17 @@ def wrong(text: str, nodes: int | None = None) -> list[Finding]:
             "same rank",
         ),
         (
+            f'{HEAD}srun --exclusive -c 8 bash -lc "{TORCHRUN} --node_rank=$SLURM_NODEID {MEET}"\n',
+            "launcher-layout",
+            "same rank",
+        ),
+        (
+            f'{HEAD}srun -l --cpu-bind=none /bin/bash -c "accelerate launch --num_machines 4 --num_processes 32 --machine_rank $SLURM_PROCID '
+            '--main_process_ip $MASTER_ADDR --main_process_port 29500 train.py"\n',
+            "launcher-layout",
+            "--machine-rank",
+        ),
+        (
             f"{HEAD}srun bash -c 'export MASTER_PORT=$((20000 + RANDOM % 999)); {TORCHRUN} --node_rank=$SLURM_NODEID {MEET}'\n",
             "rendezvous-timeout",
             "draws its own --master-port",
@@ -97,6 +108,7 @@ def test_what_a_batch_script_starts_wrongly(text: str, cause: str, said: str) ->
     [
         f"{HEAD}srun bash -c '{TORCHRUN} --node_rank=$SLURM_NODEID {MEET}'\n",
         f'{HEAD}srun bash -c "{TORCHRUN} --node_rank=\\$SLURM_NODEID {MEET}"\n',
+        f"{HEAD}srun --exclusive -c 8 bash -lc '{TORCHRUN} --node_rank=$SLURM_NODEID {MEET}'\n",
         f"{HEAD}srun {TORCHRUN} --rdzv_id=$RANDOM --rdzv_backend=c10d --rdzv_endpoint=$MASTER_ADDR:29500 train.py\n",
         f"{HEAD.replace('node=1', 'node=8')}srun --ntasks-per-node=1 {TORCHRUN} --rdzv_endpoint=$(hostname):29500 train.py\n",
         f"{HEAD.replace('node=1', 'node=8')}srun --ntasks=$SLURM_NNODES {TORCHRUN} --rdzv_endpoint=$(hostname):29500 train.py\n",

@@ -9,79 +9,99 @@ from diag.diagnose.plans.settings import integer, setting_of, text_of
 from diag.model import Finding, Status
 from diag.model.launch import Service
 from diag.observe.plans.tasks import DRAWN, HERE, TASK
-from diag.observe.plans.values import as_int
+from diag.observe.plans.values import long_name
 
-RANKS = ("node-rank", "machine-rank")
-PORTS = ("master-port", "main-process-port", "rdzv-id", "rdzv-endpoint", "dist-init-addr")
-ADDRESSES = ("master-addr", "main-process-ip", "rdzv-endpoint", "dist-init-addr")
+MEETING_POINTS = (
+    # the reader's note, the options, what their values show; the cause, what is said, what to do
+    (
+        "task.draws",
+        ("master-port", "main-process-port", "rdzv-id", "rdzv-endpoint", "dist-init-addr"),
+        DRAWN,
+        "rendezvous-timeout",
+        "every node draws its own {option} ({value}), so they never meet",
+        "Draw it once in the batch script, export it, and use the variable in the tasks",
+    ),
+    (
+        "task.here",
+        ("master-addr", "main-process-ip", "rdzv-endpoint", "dist-init-addr"),
+        HERE,
+        "launcher-layout",
+        "every node takes itself for the first: {option} {value} is evaluated on each",
+        'Set it once in the batch script: scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1',
+    ),
+)
+WAIT_FOR_ALL = ("torchrun", "accelerate", "sglang")
 LAUNCHERS = ("torchrun", "accelerate", "deepspeed")
 OWN_TASKS = ("launcher", "no-ssh", "no_ssh")
 """Options with which DeepSpeed's launcher starts nothing on other nodes."""
 
 
 def _nodes(service: Service) -> int:
-    return max(integer(service, name) or 1 for name in ("slurm.nodes", "nnodes", "num-machines"))
+    return max(integer(service, name) or 1 for name in ("slurm.nodes", "nnodes"))
 
 
 def judge_node_values(case: Case) -> Iterator[Finding]:
     """Ranks that the batch script itself fills in, and meeting points that every node makes up for itself."""
     for service in case.services:
-        notes = notes_of(service)
-        if _nodes(service) < 2 or not notes.get("task.start"):
-            continue
-        rank = next((name for name in RANKS if TASK.search(str(text_of(service, name) or ""))), None)
-        given_out = text_of(service, "rdzv-backend") or "static"  # c10d and etcd number the nodes themselves
-        if rank is not None and notes.get("task.expand") == "once" and given_out == "static":
+        if _nodes(service) > 1 and notes_of(service).get("task.start"):
+            yield from _one_rank_for_all(service)
+            yield from _own_meeting_points(service)
+
+
+def _written(service: Service, name: str) -> str:
+    """An option as its launcher calls it (accelerate's node-rank is --machine-rank)."""
+    setting = setting_of(service, name)
+    return f"--{long_name(setting.key)}" if setting is not None else f"--{name}"
+
+
+def _one_rank_for_all(service: Service) -> Iterator[Finding]:
+    # c10d and etcd number the nodes themselves
+    numbered = (text_of(service, "rdzv-backend") or "static") != "static"
+    rank = text_of(service, "node-rank") or ""
+    if numbered or not TASK.search(rank) or notes_of(service).get("task.expand") != "once":
+        return
+    option = _written(service, "node-rank")
+    yield judged(
+        "launcher-layout",
+        service,
+        Status.FAIL,
+        f"{service.name}: {option} {rank} is filled in by the batch script on its first node, so all "
+        f"{_nodes(service)} nodes get the same rank",
+        setting=where(service, "node-rank"),
+        do=f"Let every task expand it: srun bash -c '... {option} $SLURM_NODEID ...' in single quotes",
+    )
+
+
+def _own_meeting_points(service: Service) -> Iterator[Finding]:
+    for note, names, pattern, cause, said, do in MEETING_POINTS:
+        name = next((name for name in names if pattern.search(text_of(service, name) or "")), None)
+        if name is not None and note in notes_of(service):
             yield judged(
-                "launcher-layout",
+                cause,
                 service,
                 Status.FAIL,
-                f"{service.name}: --{rank} {text_of(service, rank)} is filled in by the batch script on its first node, so all "
-                f"{_nodes(service)} nodes get the same rank",
-                setting=where(service, rank),
-                do=f"Let every task expand it: srun bash -c '... --{rank} $SLURM_NODEID ...' in single quotes",
-            )
-        drawn = next((name for name in PORTS if DRAWN.search(str(text_of(service, name) or ""))), None)
-        if drawn is not None and "task.draws" in notes:
-            yield judged(
-                "rendezvous-timeout",
-                service,
-                Status.FAIL,
-                f"{service.name}: every node draws its own --{drawn} ({text_of(service, drawn)}), so they never meet",
-                setting=where(service, drawn),
-                do="Draw it once in the batch script, export it, and use the variable in the tasks",
-            )
-        here = next((name for name in ADDRESSES if HERE.search(str(text_of(service, name) or ""))), None)
-        if here is not None and "task.here" in notes:
-            yield judged(
-                "launcher-layout",
-                service,
-                Status.FAIL,
-                f"{service.name}: every node takes itself for the first: --{here} {text_of(service, here)} is evaluated on each",
-                setting=where(service, here),
-                do='Set it once in the batch script: scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1',
+                f"{service.name}: {said.format(option=_written(service, name), value=text_of(service, name))}",
+                setting=where(service, name),
+                do=do,
             )
 
 
 def judge_one_node_only(case: Case) -> Iterator[Finding]:
     """A launch over several nodes that nothing starts on the others."""
     for service in case.services:
-        nodes = integer(service, "slurm.nodes") or 1
-        many = next((name for name in ("nnodes", "num-machines") if setting_of(service, name)), None)
-        starts = service.framework in ("torchrun", "accelerate") or (
-            service.framework == "sglang" and many is not None
-        )
-        if nodes < 2 or "task.alone" not in notes_of(service) or not starts or many is None:
+        reserved, asked = integer(service, "slurm.nodes") or 1, setting_of(service, "nnodes")
+        waits = integer(service, "nnodes") or reserved
+        if reserved < 2 or asked is None or waits < 2 or service.framework not in WAIT_FOR_ALL:
             continue
-        if (integer(service, many) or nodes) < 2 or notes_of(service).get("docker"):
+        if "task.alone" not in notes_of(service) or notes_of(service).get("docker"):
             continue
         yield judged(
             "launcher-layout",
             service,
             Status.FAIL,
-            f"{service.name} waits for {integer(service, many) or nodes} nodes, and the script starts it on the first one only: nothing "
+            f"{service.name} waits for {waits} nodes, and the script starts it on the first one only: nothing "
             "in it runs srun, mpirun or ssh",
-            setting=where(service, many),
+            setting=asked,
             do="Put srun --ntasks-per-node=1 before it, so that every node starts its part",
         )
 
@@ -92,18 +112,14 @@ def judge_nested(case: Case) -> Iterator[Finding]:
         notes = notes_of(service)
         if service.framework not in LAUNCHERS or "task.open" in notes or notes.get("task.start") != "srun":
             continue
-        tasks, total = integer(service, "slurm.ntasks-per-node"), integer(service, "slurm.ntasks")
-        nodes = integer(service, "slurm.nodes") or 1
-        if tasks is None and total is not None and total > nodes and total % nodes == 0:
-            tasks = total // nodes
-        each = integer(service, "nproc-per-node") or integer(service, "num-gpus")
-        if service.framework == "accelerate":
-            each = integer(service, "num-processes")
         if service.framework == "deepspeed" and any(name in service.options for name in OWN_TASKS):
             continue
-        if not tasks or tasks < 2 or (each is not None and each < 2):
-            continue
-        if each is None and service.framework != "deepspeed":
+        each = integer(service, "num-processes" if service.framework == "accelerate" else "nproc-per-node")
+        alone = (
+            each is None and service.framework != "deepspeed"
+        )  # (which takes all GPUs where nothing is said)
+        tasks = _tasks_a_node(service)
+        if tasks < 2 or alone or (each is not None and each < 2):
             continue
         yield judged(
             "launcher-layout",
@@ -118,6 +134,13 @@ def judge_nested(case: Case) -> Iterator[Finding]:
         )
 
 
+def _tasks_a_node(service: Service) -> int:
+    """Tasks that Slurm starts on every node; 1 where nothing says, or they do not divide evenly."""
+    tasks, total = integer(service, "slurm.ntasks-per-node"), integer(service, "slurm.ntasks") or 1
+    nodes = integer(service, "slurm.nodes") or 1
+    return tasks if tasks is not None else total // nodes if total % nodes == 0 else 1
+
+
 def judge_ray_port(case: Case) -> Iterator[Finding]:
     """Ray's workers ask for another port than its head listens on."""
     for service in case.services[:1]:
@@ -128,7 +151,7 @@ def judge_ray_port(case: Case) -> Iterator[Finding]:
             "control-plane-unreachable",
             service,
             Status.FAIL,
-            f"Ray's head listens on port {notes['ray.head.port']}, the workers join port {notes['ray.join']} (line {as_int(notes['ray.join.line'])})",
+            f"Ray's head listens on port {notes['ray.head.port']}, the workers join port {notes['ray.join']} (line {notes['ray.join.line']})",
             do=f"Use port {notes['ray.head.port']} in ray start --address",
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from diag.model.launch import Setting
@@ -222,16 +222,30 @@ def _words(container: Node, text: str, env: Mapping[str, Word]) -> Iterator[Word
 
 def open_shells(words: list[Word], text: str, env: Mapping[str, Word]) -> list[Command]:
     """`bash -c SCRIPT` as the script's commands; a plain argument list as one command."""
+    flag = _script_flag(words)
+    if flag is not None:
+        script = handed_script(words)
+        return script_commands(script, text, env) if script is not None else []
+    if words and words[0].text.rsplit("/", 1)[-1] in ("sh", "bash") and len(words) == 1:
+        return []
+    return [Command(words, dict(env), words[0].line)]
+
+
+def _script_flag(words: Sequence[Word]) -> int | None:
+    """Where the `-c` (`-lc`) stands behind which a shell takes its script; other programs' `-c` is none."""
     for index, word in enumerate(words[:-1]):
         shell = (index and words[index - 1].text.rsplit("/", 1)[-1] in ("sh", "bash", "zsh", "dash")) or any(
             each.text.rsplit("/", 1)[-1] in ("sh", "bash") for each in words[:index]
         )
         if re.fullmatch(r"-[a-z]*c", word.text) and shell:
-            script = next((each for each in words[index + 1 :] if each.text != "--"), None)
-            return script_commands(script, text, env) if script is not None else []
-    if words and words[0].text.rsplit("/", 1)[-1] in ("sh", "bash") and len(words) == 1:
-        return []
-    return [Command(words, dict(env), words[0].line)]
+            return index
+    return None
+
+
+def handed_script(words: Sequence[Word]) -> Word | None:
+    """The script that a shell among these words is handed (`srun bash -c SCRIPT`)."""
+    flag = _script_flag(words)
+    return None if flag is None else next((each for each in words[flag + 1 :] if each.text != "--"), None)
 
 
 def script_commands(word: Word, text: str, env: Mapping[str, Word]) -> list[Command]:

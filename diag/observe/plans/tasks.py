@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from diag.observe.plans.manifests import handed_script
 from diag.observe.plans.shell_words import Command, Word
 from diag.observe.plans.values import as_int
 
@@ -33,7 +34,7 @@ def task_notes(command: Command, inner: Command, text: str) -> dict[str, str]:
         return {}
     starter = _starter(command.words[index])
     notes = {"task.start": starter}
-    script = _script(command.words[index:])
+    script = handed_script(command.words[index:])
     if script is None or inner is command:
         notes["task.expand"] = "once"
     else:
@@ -59,15 +60,6 @@ def _starter(word: Word) -> str:
     return (
         "srun" if base == "srun" else "mpirun" if base in ("mpirun", "mpiexec", "orterun", "prterun") else ""
     )
-
-
-def _script(words: list[Word]) -> Word | None:
-    for number, word in enumerate(words[:-1]):
-        if re.fullmatch(r"-[a-z]*c", word.text) and words[number - 1].text.rsplit("/", 1)[-1].startswith(
-            ("sh", "bash", "-")
-        ):
-            return words[number + 1]
-    return None
 
 
 def _quoted(text: str, line: int | None) -> str:
