@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from diag.model import Observation
 
 
@@ -47,29 +45,29 @@ def is_end(mark: Observation) -> bool:
     return any(words in mark.text for words in FINISHED)
 
 
-def without_late_prints(
-    inside: Sequence[Observation],
-) -> list[Observation]:
+def without_late_prints(inside: list[Observation]) -> list[Observation]:
     """A run's observations without what workers printed before the main program ended, and Ray handed on after its traceback.
 
     Such lines have no time of their own: where nothing but they follow an uncaught exception of the main program, they
     are no later life.
     """
-    ends = [
-        one.order
-        for one in inside
-        if one.kind == "exception"
+    end = max((one.order for one in inside if _ends_the_main_program(one)), default=None)
+    if end is None or not all(_handed_on(one) for one in inside if _lives_after(one, end)):
+        return inside
+    return [one for one in inside if not _lives_after(one, end)]
+
+
+def _ends_the_main_program(one: Observation) -> bool:
+    return (
+        one.kind == "exception"
         and one.origin.process is None
         and not one.fields.get("ignored")
         and str(one.fields.get("functions", "")).startswith("<module>")
-    ]
-    if not ends:
-        return list(inside)
-    marks = [one for one in inside if one.kind in ("alive", "phase") and one.order > ends[-1]]
-    if not marks or not all(_handed_on(mark) for mark in marks):
-        return list(inside)
-    late = {id(mark) for mark in marks}
-    return [one for one in inside if id(one) not in late]
+    )
+
+
+def _lives_after(one: Observation, end: int) -> bool:
+    return one.kind in ("alive", "phase") and one.order > end
 
 
 def _handed_on(mark: Observation) -> bool:

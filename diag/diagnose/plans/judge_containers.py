@@ -6,15 +6,9 @@ import difflib
 import re
 from collections.abc import Iterator
 
-from diag.diagnose.plans.case import Case, judged
+from diag.diagnose.plans.case import Case, judged, notes_of
 from diag.diagnose.plans.settings import as_int, setting_of, text_of
 from diag.model import Finding, Status
-from diag.model.launch import Service
-
-
-def _notes(service: Service) -> dict[str, str]:
-    return dict(getattr(service, "notes", {}))
-
 
 NOT_NVIDIA = re.compile(r"(?i)cpu|rocm|tpu|neuron|xpu|npu|ascend|gaudi|hpu|intel|arm64")
 
@@ -22,7 +16,7 @@ NOT_NVIDIA = re.compile(r"(?i)cpu|rocm|tpu|neuron|xpu|npu|ascend|gaudi|hpu|intel
 def judge_container_gpus(case: Case) -> Iterator[Finding]:
     """A docker or compose container whose engine sees no GPU, or one GPU twice."""
     for service in case.engines:
-        notes = _notes(service)
+        notes = notes_of(service)
         if not notes.get("docker") or getattr(service, "program", "") not in (
             "vllm",
             "sglang",
@@ -68,7 +62,7 @@ def judge_container_gpus(case: Case) -> Iterator[Finding]:
 def judge_sif(case: Case) -> Iterator[Finding]:
     """Apptainer and Singularity hand a container no GPU unless they are told to (or their administrator has set it)."""
     for service in case.services:
-        notes = _notes(service)
+        notes = notes_of(service)
         if "sif" not in notes or case.hardware is None or not (case.hardware.gpus_per_node or 0):
             continue
         if service not in case.engines and service.role != "trainer":
@@ -86,7 +80,7 @@ def judge_sif(case: Case) -> Iterator[Finding]:
 def judge_published(case: Case) -> Iterator[Finding]:
     """A published port behind which nobody listens."""
     for service in case.engines:
-        notes, port = _notes(service), setting_of(service, "port")
+        notes, port = notes_of(service), setting_of(service, "port")
         listens = as_int(port.value) if port is not None else None
         inner = [
             each.strip("'\" ").split("/")[0].rsplit(":", 1)[-1]
@@ -119,7 +113,7 @@ LWS = ("LWS_LEADER_ADDRESS", "LWS_GROUP_SIZE", "LWS_WORKER_INDEX")
 def judge_group(case: Case) -> Iterator[Finding]:
     """A LeaderWorkerSet's pods: variables that the controller does not set, one node rank for all of them."""
     for service in case.services:
-        if _notes(service).get("workload") != "LeaderWorkerSet":
+        if notes_of(service).get("workload") != "LeaderWorkerSet":
             continue
         for name, setting in service.options.items():
             for variable in re.findall(r"\$[({]?(LWS_\w+)", str(setting.value)):
@@ -138,8 +132,8 @@ def judge_group(case: Case) -> Iterator[Finding]:
                 )
         rank = setting_of(service, "node-rank")
         nodes = service.nodes_per_replica or 1
-        only = "worker" not in _notes(service).get("part", "") and not any(
-            other is not service and _notes(other).get("part") == "worker" for other in case.services
+        only = "worker" not in notes_of(service).get("part", "") and not any(
+            other is not service and notes_of(other).get("part") == "worker" for other in case.services
         )
         if rank is not None and as_int(rank.value) is not None and nodes > 1 and only:
             yield judged(
@@ -156,7 +150,7 @@ def judge_group(case: Case) -> Iterator[Finding]:
 def judge_mounts(case: Case) -> Iterator[Finding]:
     """A mount of a volume that the pod does not have."""
     for service in case.services:
-        for name in filter(None, _notes(service).get("volumes.missing", "").split(",")):
+        for name in filter(None, notes_of(service).get("volumes.missing", "").split(",")):
             yield judged(
                 "invalid-launch-argument",
                 service,

@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from diag.diagnose.plans.case import Case, absent, gib, judged, ranks_of
+from diag.diagnose.plans.case import Case, absent, gib, judged, notes_of, ranks_of
 from diag.diagnose.plans.hardware import GIB
 from diag.diagnose.plans.settings import as_int, engine_of, pp_of, text_of, tp_of
 from diag.diagnose.plans.weights import weights_per_gpu
 from diag.model import Finding, Status
-from diag.model.launch import Service
 from diag.observe.plans.values import as_bytes
 
 SHM_NEEDED = 1 * GIB
@@ -24,14 +23,10 @@ USUAL_START_S, USUAL_LOAD = 30.0, 1.5 * GIB
 """The same as it mostly is: a local NVMe disk, compilation and graphs of a small batch (what liveness must wait for)."""
 
 
-def _notes(service: Service) -> dict[str, str]:
-    return dict(getattr(service, "notes", {}))
-
-
 def judge_shm(case: Case) -> Iterator[Finding]:
     """/dev/shm of a container that holds several ranks."""
     for service in case.services:
-        notes = _notes(service)
+        notes = notes_of(service)
         text = notes.get("shm")
         if text is None or text == "unlimited" or absent(service) or notes.get("accelerator"):
             continue
@@ -67,7 +62,7 @@ def judge_shm(case: Case) -> Iterator[Finding]:
 def judge_memlock(case: Case) -> Iterator[Finding]:
     """RDMA in a docker container without the right to lock memory."""
     for service in case.services:
-        notes = _notes(service)
+        notes = notes_of(service)
         if not notes.get("docker") or not notes.get("rdma") or notes.get("privileged"):
             continue
         limit = notes.get("ulimit.memlock")
@@ -88,7 +83,7 @@ def judge_memlock(case: Case) -> Iterator[Finding]:
 def judge_probes(case: Case) -> Iterator[Finding]:
     """A probe whose patience ends before the weights can be loaded."""
     for service in case.engines:
-        notes = _notes(service)
+        notes = notes_of(service)
         startup, liveness = notes.get("startupProbe"), notes.get("livenessProbe")
         kind, text = ("startupProbe", startup) if startup is not None else ("livenessProbe", liveness)
         if text is None or absent(service) or (startup is None and case.plan.kind.startswith("dgd")):
@@ -97,9 +92,9 @@ def judge_probes(case: Case) -> Iterator[Finding]:
         if weights is None:
             continue
         total = weights * tp_of(service) * pp_of(service)
-        least = FASTEST_START_S + total / (FASTEST_LOAD * max(1, service.nodes_per_replica or 1))
+        share = total / max(1, service.nodes_per_replica or 1)  # every node loads its part at the same time
+        least, usual = FASTEST_START_S + share / FASTEST_LOAD, USUAL_START_S + share / USUAL_LOAD
         patience = _patience(text)
-        usual = USUAL_START_S + total / (USUAL_LOAD * max(1, service.nodes_per_replica or 1))
         if patience >= least and (patience >= usual or kind == "startupProbe"):
             continue
         line = as_int(notes.get(f"{kind}.line"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from diag.diagnose.plans.case import Case, absent, gib, judged, ranks_of
+from diag.diagnose.plans.case import Case, absent, gib, judged, notes_of, ranks_of
 from diag.diagnose.plans.hardware import GIB
 from diag.diagnose.plans.judge_network import HTTP_DEFAULT
 from diag.diagnose.plans.settings import as_int, setting_of, sizes_unknown
@@ -47,10 +47,6 @@ HOST_MEMORY = 3 * GIB
 """Of one rank: Python, torch and the CUDA libraries alone take 2.5 to 4 GB of main memory before any weight is read."""
 
 
-def _notes(service: Service) -> dict[str, str]:
-    return dict(getattr(service, "notes", {}))
-
-
 def _at(found: Finding, line: int | None) -> Finding:
     return found if line is None else replace(found, data={**found.data, "line": line})
 
@@ -58,7 +54,7 @@ def _at(found: Finding, line: int | None) -> Finding:
 def judge_granted(case: Case) -> Iterator[Finding]:
     """A container of a GPU image that is granted no GPU, or not the same as it asks for."""
     for service in case.services:
-        notes = _notes(service)
+        notes = notes_of(service)
         if notes.get("kubernetes") != "true" or absent(service):
             continue
         wrong = notes.get("gpu.misspelt")
@@ -122,7 +118,7 @@ def _needs_gpu(case: Case, service: Service, notes: dict[str, str]) -> bool:
 def judge_probe_target(case: Case) -> Iterator[Finding]:
     """A probe that asks where nobody listens, or for a page that the server does not have."""
     for service in case.engines:
-        notes, program = _notes(service), str(getattr(service, "program", ""))
+        notes, program = notes_of(service), str(getattr(service, "program", ""))
         if program not in PATHS or absent(service) or not _alone(case, service):
             continue
         port = setting_of(service, "port")
@@ -178,9 +174,9 @@ def _unanswered(service: Service, kind: str, what: str, do: str) -> Finding:
 
 def _alone(case: Case, service: Service) -> bool:
     """True where the container starts nothing else that may listen."""
-    mine = (_notes(service).get("pod"), _notes(service).get("container"))
-    return _notes(service).get("commands") == "1" and not any(
-        other is not service and (_notes(other).get("pod"), _notes(other).get("container")) == mine
+    mine = (notes_of(service).get("pod"), notes_of(service).get("container"))
+    return notes_of(service).get("commands") == "1" and not any(
+        other is not service and (notes_of(other).get("pod"), notes_of(other).get("container")) == mine
         for other in case.services
     )
 
@@ -188,7 +184,7 @@ def _alone(case: Case, service: Service) -> bool:
 def judge_host_memory(case: Case) -> Iterator[Finding]:
     """A memory limit below what the processes take before any weight is there."""
     for service in case.engines:
-        notes = _notes(service)
+        notes = notes_of(service)
         limit = as_bytes(notes.get("memory", ""))
         if (
             limit is None
@@ -233,7 +229,7 @@ def judge_api(case: Case) -> Iterator[Finding]:
     """An API version that does not exist, or whose objects look different."""
     seen: set[str] = set()
     for service in case.services:
-        notes = _notes(service)
+        notes = notes_of(service)
         api, kind, line = notes.get("api", ""), notes.get("workload", ""), as_int(notes.get("api.line"))
         group, _, version = api.rpartition("/")
         if not version or f"{api} {kind} {line}" in seen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from diag.diagnose.plans.case import Case, absent, judged, ranks_of, where
+from diag.diagnose.plans.case import Case, absent, judged, notes_of, ranks_of, where
 from diag.diagnose.plans.hardware import gpu_spec
 from diag.diagnose.plans.settings import as_int, engine_of, integer, setting_of, sizes_unknown
 from diag.model import Finding, Status
@@ -47,13 +47,13 @@ def _started(service: Service) -> tuple[int | None, str | None]:
 
 def judge_ray(case: Case) -> Iterator[Finding]:
     """What Ray is to place against the GPUs of all its worker groups."""
-    asked = [each for each in case.services if _notes(each).get("part") == "ray" and not absent(each)]
-    groups = [each for each in case.services if _notes(each).get("ray")]
+    asked = [each for each in case.services if notes_of(each).get("part") == "ray" and not absent(each)]
+    groups = [each for each in case.services if notes_of(each).get("ray")]
     there = sum((_offered(each)) * (each.replicas if each.replicas is not None else 1) for each in groups)
     wanted = {each.name: (each.replicas or 1) * _per_replica(each) for each in asked}
     total = sum(wanted.values())
     none = any(
-        _notes(each).get("ray.cluster") for each in asked
+        notes_of(each).get("ray.cluster") for each in asked
     )  # a cluster in the same object, without any GPU
     if not asked or not (groups or none) or total <= there:
         return
@@ -70,7 +70,7 @@ def judge_ray(case: Case) -> Iterator[Finding]:
         Status.FAIL,
         f"{total} GPUs are to be placed ({sums}), and the cluster's groups offer {there}{why}: the rest stays pending",
         setting=Setting(
-            _offered(fewer[0]), fewer[0].path, as_int(_notes(fewer[0]).get("ray.num-gpus.line")), "num-gpus"
+            _offered(fewer[0]), fewer[0].path, as_int(notes_of(fewer[0]).get("ray.num-gpus.line")), "num-gpus"
         )
         if fewer
         else where(first, "tensor-parallel-size", "ray.num-gpus"),
@@ -89,7 +89,7 @@ def _per_replica(service: Service) -> int:
 
 def _offered(service: Service) -> int:
     """GPUs of a pod that Ray is told of: what `rayStartParams` claim, else the container's own."""
-    claimed = as_int(_notes(service).get("ray.num-gpus"))
+    claimed = as_int(notes_of(service).get("ray.num-gpus"))
     return claimed if claimed is not None else service.gpus_per_replica or 0
 
 
@@ -111,10 +111,6 @@ def judge_accelerator_type(case: Case) -> Iterator[Finding]:
             do=f"Write accelerator_type: {case.spec.name}, or take it out",
             settings={"ray.accelerator-type": case.spec.name},
         )
-
-
-def _notes(service: Service) -> dict[str, str]:
-    return dict(getattr(service, "notes", {}))
 
 
 JUDGES = (judge_mpi, judge_ray, judge_accelerator_type)

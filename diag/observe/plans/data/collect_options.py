@@ -87,18 +87,9 @@ def declared(node: ast.AnnAssign) -> dict[str, tuple[str, list[str]]]:
     given = {key.arg: key.value for key in told.keywords} if isinstance(told, ast.Call) else {}
     if "no_cli" in given or (isinstance(told, ast.Call) and ast.unparse(told.func) != "Arg"):
         return {}
-    kind = (
-        "flag" if re.search(r"\bbool\b", type_) else "list" if re.search(r"\b[Ll]ist\b", type_) else "value"
-    )
-    nargs = ast.unparse(given["nargs"]).strip("'\"") if "nargs" in given else None
-    if nargs is not None:
-        kind = "optional" if nargs == "?" else "list"
-    elif "action" in given:
-        kind = (
-            "flag" if re.search(r"true|false|True|False|Boolean", ast.unparse(given["action"])) else "value"
-        )
-    elif "type_parser" in given:
-        kind = "value"
+    kind = "value" if "type_parser" in given else _kind_of_type(type_)
+    if isinstance(told, ast.Call) and {"action", "nargs"} & set(given):
+        kind = _kind(told, {})
     names = [f"--{node.target.id.replace('_', '-')}"]
     if isinstance(given.get("cli_name"), ast.Constant):
         names = [str(ast.literal_eval(given["cli_name"]))]
@@ -112,15 +103,14 @@ def _annotated(tree: ast.AST) -> Iterator[tuple[str, str]]:
     """(field, kind) of annotated class attributes: how vLLM and SGLang derive options from dataclasses."""
     for node in ast.walk(tree):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            text = ast.unparse(node.annotation)
-            kind = (
-                "flag"
-                if re.search(r"\bbool\b", text)
-                else "list"
-                if re.match(r"(Optional\[)?(list|List|set|tuple)\b", text)
-                else "value"
-            )
-            yield node.target.id, kind
+            yield node.target.id, _kind_of_type(ast.unparse(node.annotation))
+
+
+def _kind_of_type(text: str) -> str:
+    """flag, list or value, by a field's type as it is written."""
+    if re.search(r"\bbool\b", text):
+        return "flag"
+    return "list" if re.match(r"(Optional\[)?(list|List|set|tuple)\b", text) else "value"
 
 
 def _flag_names(node: ast.Call) -> list[str]:
